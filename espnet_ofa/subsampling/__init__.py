@@ -1,0 +1,33 @@
+"""How frames become units: lambda, alpha, compressors and guidance."""
+
+from espnet_ofa.subsampling.compressor import (
+    Compressor,
+    CompressorOutput,
+    build_compressor,
+)
+from espnet_ofa.subsampling.predictor import AlphaPredictor
+from espnet_ofa.subsampling.rate import (
+    LamPolicy,
+    LamSampler,
+    LamUnsetError,
+    LearnableLam,
+    compress_weights,
+    lam_to_period_ms,
+    period_ms_to_lam,
+    set_lam,
+)
+
+__all__ = [
+    "AlphaPredictor",
+    "Compressor",
+    "CompressorOutput",
+    "LamPolicy",
+    "LamSampler",
+    "LamUnsetError",
+    "LearnableLam",
+    "build_compressor",
+    "compress_weights",
+    "lam_to_period_ms",
+    "period_ms_to_lam",
+    "set_lam",
+]

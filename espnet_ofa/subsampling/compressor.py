@@ -1,0 +1,221 @@
+"""Compressors: frames in, units out, behind one interface.
+
+Lambda enters here and nowhere else.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from espnet_ofa.cif import integrate_and_fire
+from espnet_ofa.cif.api import Backend
+from espnet_ofa.subsampling.lengths import (
+    subsampled_lengths,
+    valid_mask,
+    zero_padding,
+)
+from espnet_ofa.subsampling.predictor import AlphaPredictor
+from espnet_ofa.subsampling.rate import (
+    DEFAULT_MEAN_ALPHA,
+    Lam,
+    LamRule,
+    compress_weights,
+)
+
+
+class CompressorOutput(NamedTuple):
+    """What a compressor returns.
+
+    Attributes:
+        units: (B, U, D).
+        lengths: (B,) units that are not padding, int64.
+        durations: (B, U) frames that each unit covers; each row sums to its frames.
+        alpha: (B, S) predicted weights before lambda, or None where nothing predicts.
+        weights: (B, S) weights after lambda, or None.
+    """
+
+    units: Tensor
+    lengths: Tensor
+    durations: Tensor
+    alpha: Tensor | None = None
+    weights: Tensor | None = None
+
+
+class Compressor(nn.Module):
+    """Interface: ``compressor(frames (B, S, D), lengths (B,), lam)``."""
+
+    uses_lam = False
+
+    def forward(
+        self, frames: Tensor, lengths: Tensor, lam: Lam | LamRule = 0.0
+    ) -> CompressorOutput:
+        """Compress.
+
+        Args:
+            frames: (B, S, D).
+            lengths: (B,) frames that are not padding.
+            lam: ignored by compressors of a fixed rate.
+        """
+        raise NotImplementedError
+
+
+class NoCompressor(Compressor):
+    """One unit per frame."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+
+    def forward(
+        self, frames: Tensor, lengths: Tensor, lam: Lam | LamRule = 0.0
+    ) -> CompressorOutput:
+        durations = valid_mask(lengths, frames.shape[1]).to(torch.float32)
+        return CompressorOutput(frames, lengths, durations)
+
+
+def _window_durations(lengths: Tensor, num_units: int, factor: int) -> Tensor:
+    """(B, U) frames in each window of ``factor``; the last may be partial."""
+    starts = factor * torch.arange(num_units, device=lengths.device)
+    return (lengths[:, None] - starts).clamp(0, factor).to(torch.float32)
+
+
+def _whole_windows(frames: Tensor, lengths: Tensor, factor: int) -> Tensor:
+    """Zero the padding and round the number of frames up to whole windows."""
+    missing = -frames.shape[1] % factor
+    return F.pad(zero_padding(frames, lengths), (0, 0, 0, missing))
+
+
+class MeanCompressor(Compressor):
+    """Average of every ``factor`` frames (fixed length, Meng et al., SLT 2022)."""
+
+    def __init__(self, dim: int, factor: int = 2) -> None:
+        super().__init__()
+        if factor < 1:
+            raise ValueError(f"factor must be at least 1 frame; got {factor}")
+        self.factor = factor
+
+    def forward(
+        self, frames: Tensor, lengths: Tensor, lam: Lam | LamRule = 0.0
+    ) -> CompressorOutput:
+        x = _whole_windows(frames, lengths, self.factor)
+        sums = x.unflatten(1, (-1, self.factor)).sum(2)  # (B, U, D)
+        durations = _window_durations(lengths, sums.shape[1], self.factor)
+        units = sums / durations.clamp(min=1)[..., None].to(sums.dtype)
+        return CompressorOutput(
+            units, subsampled_lengths(lengths, self.factor), durations
+        )
+
+
+class ConvCompressor(Compressor):
+    """Strided convolution over every ``factor`` frames (Meng et al., SLT 2022)."""
+
+    def __init__(self, dim: int, factor: int = 2) -> None:
+        super().__init__()
+        if factor < 1:
+            raise ValueError(f"factor must be at least 1 frame; got {factor}")
+        self.factor = factor
+        self.conv = nn.Conv1d(dim, dim, factor, stride=factor)
+
+    def forward(
+        self, frames: Tensor, lengths: Tensor, lam: Lam | LamRule = 0.0
+    ) -> CompressorOutput:
+        x = _whole_windows(frames, lengths, self.factor)
+        units = self.conv(x.transpose(1, 2)).transpose(1, 2)
+        durations = _window_durations(lengths, units.shape[1], self.factor)
+        return CompressorOutput(
+            units, subsampled_lengths(lengths, self.factor), durations
+        )
+
+
+class CIFCompressor(Compressor):
+    """Continuous integrate-and-fire over weights that lambda has mixed.
+
+    Args:
+        dim: width of the frames.
+        target_rate: mean alpha to start from; see :class:`AlphaPredictor`.
+        kernel: width of the predictor's convolution in frames.
+        hidden: channels of the predictor; the frames' width by default.
+        threshold: mass of one unit.
+        tail_threshold: mass (of a unit) that an utterance's end needs to become a unit.
+        backend: see :func:`espnet_ofa.cif.integrate_and_fire`.
+    """
+
+    uses_lam = True
+
+    def __init__(
+        self,
+        dim: int,
+        target_rate: float = DEFAULT_MEAN_ALPHA,
+        kernel: int = 5,
+        hidden: int | None = None,
+        threshold: float = 1.0,
+        tail_threshold: float = 0.5,
+        backend: Backend = "auto",
+    ) -> None:
+        super().__init__()
+        self.predictor = AlphaPredictor(dim, target_rate, kernel, hidden)
+        self.threshold = threshold
+        self.tail_threshold = tail_threshold
+        self.backend = backend
+
+    def forward(
+        self,
+        frames: Tensor,
+        lengths: Tensor,
+        lam: Lam | LamRule = 0.0,
+        num_units: int | None = None,
+    ) -> CompressorOutput:
+        """Compress.
+
+        Args:
+            frames: (B, S, D).
+            lengths: (B,) frames that are not padding.
+            lam: number, 0-d, (1,) or (B,) tensor; or a rule that makes one of raw alpha
+                (B, S) and lengths (B,), e.g. to cap it per utterance.
+            num_units: upper bound on the units, so that nothing waits for the device.
+        """
+        keeps_all = self.threshold == 1.0 and isinstance(lam, (int, float)) and lam == 0
+        if keeps_all and not self.training:  # in training DDP wants every gradient
+            durations = valid_mask(lengths, frames.shape[1]).to(torch.float32)
+            return CompressorOutput(frames, lengths, durations)
+        alpha = self.predictor(frames, lengths)
+        if callable(lam):
+            lam = lam(alpha, lengths)
+        weights = compress_weights(alpha, lam)
+        out = integrate_and_fire(
+            frames,
+            weights,
+            lengths,
+            threshold=self.threshold,
+            tail_threshold=self.tail_threshold,
+            num_units=num_units,
+            backend=self.backend,
+        )
+        return CompressorOutput(out.units, out.lengths, out.durations, alpha, weights)
+
+
+_KINDS: dict[str, type[Compressor]] = {
+    "none": NoCompressor,
+    "mean": MeanCompressor,
+    "conv": ConvCompressor,
+    "cif": CIFCompressor,
+}
+
+
+def build_compressor(kind: str, dim: int, **conf) -> Compressor:
+    """Build a compressor by name.
+
+    Args:
+        kind: ``none | mean | conv | cif``.
+        dim: width of the frames.
+        **conf: arguments of the class.
+
+    Raises:
+        ValueError: unknown name.
+    """
+    if kind not in _KINDS:
+        raise ValueError(f"compressor must be one of {', '.join(_KINDS)}; got {kind!r}")
+    return _KINDS[kind](dim, **conf)

@@ -1,0 +1,70 @@
+"""Alpha from frames."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from espnet_ofa.subsampling.lengths import valid_mask, zero_padding
+from espnet_ofa.subsampling.rate import DEFAULT_MEAN_ALPHA
+
+
+class AlphaPredictor(nn.Module):
+    """Predicts the share of a unit that each frame contributes.
+
+    Conv1d over time, LayerNorm, ReLU, Linear, sigmoid: the predictor of the ICASSP
+    2023 paper. It runs in fp32 outside autocast, because a rounding of the weights
+    moves fires by whole units.
+
+    Args:
+        dim: width of the frames.
+        target_rate: mean alpha that training starts from (2/9: 90 ms at lambda 1). A
+            fresh sigmoid would start near one half, and an SSL loss always rewards
+            more units, so the rate has to start where it should stay.
+        kernel: width of the convolution in frames, odd.
+        hidden: channels inside; the frames' own width by default.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        target_rate: float = DEFAULT_MEAN_ALPHA,
+        kernel: int = 5,
+        hidden: int | None = None,
+    ) -> None:
+        super().__init__()
+        if not 0.0 < target_rate < 1.0:
+            raise ValueError(f"target_rate must lie in (0, 1); got {target_rate}")
+        if kernel % 2 == 0:
+            raise ValueError(f"kernel must be odd to stay centred; got {kernel}")
+        hidden = hidden or dim
+        self.target_rate = target_rate
+        self.conv = nn.Conv1d(dim, hidden, kernel, padding=kernel // 2)
+        self.norm = nn.LayerNorm(hidden)
+        self.out = nn.Linear(hidden, 1)
+        self.reset_rate()
+
+    def reset_rate(self) -> None:
+        """Start at the target rate, also after a framework re-initialised us."""
+        with torch.no_grad():
+            self.out.weight.mul_(0.1)  # close to the target rate for any input
+            self.out.bias.fill_(math.log(self.target_rate / (1 - self.target_rate)))
+
+    def forward(self, frames: Tensor, lengths: Tensor) -> Tensor:
+        """Predict alpha.
+
+        Args:
+            frames: (B, S, dim).
+            lengths: (B,) frames that are not padding.
+
+        Returns:
+            (B, S) alpha in [0, 1], fp32 or better, zero on padding.
+        """
+        with torch.autocast(frames.device.type, enabled=False):
+            dtype = torch.promote_types(frames.dtype, torch.float32)
+            x = zero_padding(frames, lengths).to(dtype)
+            x = self.conv(x.transpose(1, 2)).transpose(1, 2)  # (B, S, hidden)
+            alpha = torch.sigmoid(self.out(torch.relu(self.norm(x)))).squeeze(-1)
+            return alpha * valid_mask(lengths, alpha.shape[1])

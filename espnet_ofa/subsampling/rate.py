@@ -1,0 +1,293 @@
+"""Lambda: the one number that sets how much time resolution is paid for.
+
+``lam = 0`` keeps every frame, ``lam = 1`` makes one unit per predicted segment, values
+between mix the two, and values in (1, 2) make units longer than segments
+(Chen, Meng, Lee, "Once-for-All Sequence Compression", ICASSP 2023).
+
+A module that compresses owns one :class:`LamPolicy`, which answers the question
+"which lambda now?" so that a random draw can never reach inference.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+
+Lam = float | Tensor
+LamRule = Callable[[Tensor, Tensor], Lam]  # from alpha (B, S) and lengths (B,)
+LamTrain = str | float | Sequence[float] | None
+
+DEFAULT_MEAN_ALPHA = 2 / 9
+FRAME_MS = 20.0
+MAX_LAM = 2.0
+_MODES = ("uniform", "uniform_period", "extended")
+
+
+class LamUnsetError(RuntimeError):
+    """Raised when a model is evaluated although nobody chose a lambda."""
+
+
+def compress_weights(alpha: Tensor, lam: Lam) -> Tensor:
+    """Mix predicted weights with lambda.
+
+    ``lam = 0`` gives ones, ``lam = 1`` gives ``alpha``, ``lam`` in (1, 2) gives
+    ``(2 - lam) * alpha``.
+
+    Args:
+        alpha: (B, S) weights in [0, 1], the share of a unit that a frame contributes.
+        lam: a number, a 0-d or (1,) tensor, or a (B,) tensor with one value an
+            utterance. May carry gradient.
+
+    Returns:
+        (B, S) weights, differentiable in ``alpha`` and ``lam``.
+
+    Raises:
+        ValueError: a number outside [0, 2]. Tensors are not checked, since that
+            would wait for the device.
+
+    Reference: the "alpha modification" of the ICASSP 2023 paper, section 2.2.
+    """
+    if not isinstance(lam, Tensor):
+        check_lam(lam)
+        ones_share, alpha_share = max(1.0 - lam, 0.0), min(lam, 2.0 - lam)
+        return ones_share + alpha_share * alpha
+    lam = lam.to(device=alpha.device, dtype=alpha.dtype)
+    if lam.dim() == 1:
+        lam = lam[:, None]  # (B, 1) or (1, 1)
+    ones_share = torch.relu(1.0 - lam)
+    alpha_share = lam - 2.0 * torch.relu(lam - 1.0)
+    return ones_share + alpha_share * alpha
+
+
+def check_lam(lam: float) -> float:
+    """Return ``lam`` as a float, or raise ValueError when it is outside [0, 2]."""
+    value = float(lam)
+    if not 0.0 <= value <= MAX_LAM:
+        raise ValueError(
+            f"lambda must lie in [0, {MAX_LAM:g}] (0 keeps every frame, 1 makes one "
+            f"unit per segment); got {value:g}"
+        )
+    return value
+
+
+def lam_to_period_ms(
+    lam: float, *, mean_alpha: float = DEFAULT_MEAN_ALPHA, frame_ms: float = FRAME_MS
+) -> float:
+    """Nominal frame period in ms for a lambda, given the mean alpha.
+
+    A plan, not a measurement: the period of real speech is always measured.
+    """
+    lam = check_lam(lam)
+    share = max(1.0 - lam, 0.0) + min(lam, 2.0 - lam) * mean_alpha
+    return frame_ms / share if share > 0 else float("inf")
+
+
+def period_ms_to_lam(
+    period_ms: float,
+    *,
+    mean_alpha: float = DEFAULT_MEAN_ALPHA,
+    frame_ms: float = FRAME_MS,
+) -> float:
+    """Lambda whose nominal frame period is ``period_ms``; inverse of the above."""
+    if period_ms < frame_ms:
+        raise ValueError(
+            f"a frame period of {period_ms:g} ms is below the frames' own "
+            f"{frame_ms:g} ms; ask for {frame_ms:g} ms or more"
+        )
+    share = frame_ms / period_ms
+    if share >= mean_alpha:
+        return (1.0 - share) / (1.0 - mean_alpha)
+    return 2.0 - share / mean_alpha
+
+
+class LamSampler:
+    """Draws lambda in training, the same on every rank.
+
+    The value depends on ``(seed, step)`` alone, ``step`` being the number of draws so
+    far, so data-parallel workers agree without talking to each other.
+
+    Args:
+        mode: ``"uniform"`` (lambda in [0, 1]), ``"uniform_period"`` (the nominal
+            period is uniform from the frame to the segment, which does not favour
+            short periods), ``"extended"`` (lambda in [0, 2)), a number (no draw), or
+            ``[low, high]``.
+        seed: start of the sequence.
+        mean_alpha: rate that ``uniform_period`` assumes at lambda 1 (the draw is the
+            same for frames of any length).
+    """
+
+    def __init__(
+        self,
+        mode: str | float | Sequence[float],
+        seed: int = 0,
+        mean_alpha: float = DEFAULT_MEAN_ALPHA,
+    ) -> None:
+        self.mode = mode
+        self.seed = seed
+        self.mean_alpha = mean_alpha
+        self.step = 0
+        self._range: tuple[float, float] | None = None
+        if isinstance(mode, str):
+            if mode not in _MODES:
+                raise ValueError(
+                    f"lam_train must be one of {', '.join(_MODES)}, a number or "
+                    f"[low, high]; got {mode!r}"
+                )
+        elif isinstance(mode, Sequence):
+            if len(mode) != 2 or check_lam(mode[0]) > check_lam(mode[1]):
+                raise ValueError(f"lam_train range must be [low, high]; got {mode}")
+            self._range = (float(mode[0]), float(mode[1]))
+        else:
+            self._range = (check_lam(mode), check_lam(mode))
+
+    def __call__(self) -> float:
+        draw = random.Random(f"{self.seed}/{self.step}").random()  # in [0, 1)
+        self.step += 1
+        if self._range is not None:
+            low, high = self._range
+            return low + (high - low) * draw
+        if self.mode == "uniform":
+            return draw
+        if self.mode == "extended":
+            return MAX_LAM * draw
+        longest = lam_to_period_ms(1.0, mean_alpha=self.mean_alpha)
+        period = FRAME_MS + (longest - FRAME_MS) * draw
+        return period_ms_to_lam(period, mean_alpha=self.mean_alpha)
+
+
+class LearnableLam(nn.Module):
+    """A lambda that the task learns, kept inside its bounds.
+
+    ``lam = low + (high - low) * sigmoid(speed * raw)``. ``raw`` is the parameter, of
+    shape (1,) because ESPnet's initialisers refuse 0-d parameters. ``speed`` is the
+    learning rate of lambda relative to the other weights: optimizers such as Adam
+    step ``raw`` by about their learning rate whatever the gradient's size, so a factor
+    inside the parameterisation works with ESPnet's single parameter group.
+
+    Args:
+        init: starting value of lambda.
+        low: lower bound.
+        high: upper bound.
+        speed: how much faster than ``raw`` the argument of the sigmoid moves.
+    """
+
+    def __init__(
+        self,
+        init: float = 0.5,
+        low: float = 0.0,
+        high: float = 1.0,
+        speed: float = 100.0,
+    ) -> None:
+        super().__init__()
+        if not check_lam(low) < check_lam(high):
+            raise ValueError(
+                f"lambda bounds must satisfy low < high; got {low}, {high}"
+            )
+        if not low <= init <= high:
+            raise ValueError(f"lambda must start in [{low}, {high}]; got {init}")
+        if speed <= 0:
+            raise ValueError(f"speed must be positive; got {speed}")
+        self.low, self.high, self.speed, self.init = low, high, speed, init
+        self.raw = nn.Parameter(torch.empty(1))
+        self.raw._no_weight_decay = True  # type: ignore[attr-defined]
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Put lambda back to where it starts (a sigmoid reaches no bound exactly)."""
+        share = (self.init - self.low) / (self.high - self.low)
+        share = min(max(share, 0.01), 0.99)
+        with torch.no_grad():
+            self.raw.fill_(torch.logit(torch.tensor(share)).item() / self.speed)
+
+    def value(self) -> Tensor:
+        """(1,) lambda, differentiable."""
+        share = torch.sigmoid(self.speed * self.raw.float())
+        return self.low + (self.high - self.low) * share
+
+
+class LamPolicy(nn.Module):
+    """Which lambda a compressing module uses now.
+
+    Two keys, as in every config: ``lam`` is the value at evaluation, ``lam_train`` the
+    sampler. A draw happens only in train mode *with gradients enabled*: ESPnet's
+    ``collect_stats`` never calls ``eval()`` and must still see a fixed lambda.
+
+    Args:
+        lam: number; ``"adaptive"`` for a learnable lambda (then used in training too);
+            None leaves evaluation undecided, which is an error when it comes to it.
+        lam_train: see :class:`LamSampler`; None trains at ``lam``.
+        lam_conf: arguments of :class:`LearnableLam`, for ``lam: adaptive`` only.
+        seed: seed of the draws.
+        mean_alpha: rate that ``uniform_period`` assumes at lambda 1.
+    """
+
+    def __init__(
+        self,
+        lam: float | str | None = None,
+        lam_train: LamTrain = None,
+        lam_conf: dict | None = None,
+        seed: int = 0,
+        mean_alpha: float = DEFAULT_MEAN_ALPHA,
+    ) -> None:
+        super().__init__()
+        self.learnable: LearnableLam | None = None
+        self.fixed: Lam | None = None
+        if isinstance(lam, str):
+            if lam != "adaptive":
+                raise ValueError(f"lam must be a number or 'adaptive'; got {lam!r}")
+            if lam_train is not None:
+                raise ValueError(
+                    "lam: adaptive learns its own value; remove lam_train "
+                    f"(found {lam_train!r})"
+                )
+            self.learnable = LearnableLam(**(lam_conf or {}))
+        elif lam_conf:
+            raise ValueError("lam_conf goes with lam: adaptive only")
+        elif lam is not None:
+            self.fixed = check_lam(lam)
+        self.sampler = (
+            None if lam_train is None else LamSampler(lam_train, seed, mean_alpha)
+        )
+
+    def set(self, lam: Lam | None) -> None:
+        """Override the value at evaluation; None goes back to the learned value."""
+        self.fixed = lam if lam is None or isinstance(lam, Tensor) else check_lam(lam)
+
+    def forward(self) -> Lam:
+        """Lambda for this call: a float, or a tensor that may carry gradient."""
+        if self.training and torch.is_grad_enabled():
+            if self.sampler is not None:
+                return self.sampler()
+            if self.learnable is not None:
+                return self.learnable.value()
+        if self.fixed is not None:
+            return self.fixed
+        if self.learnable is not None:
+            return self.learnable.value()
+        raise LamUnsetError(
+            "lambda is not set: give `lam: 0.5` in the config, call "
+            "espnet_ofa.set_lam(model, 0.5), or pass --lam when decoding"
+        )
+
+
+def set_lam(model: nn.Module, lam: Lam) -> None:
+    """Set lambda at evaluation for everything in ``model`` that compresses.
+
+    Args:
+        model: any module, e.g. ``speech2text.asr_model``.
+        lam: a number in [0, 2], or a 0-d or (B,) tensor.
+
+    Raises:
+        ValueError: nothing in ``model`` compresses, or ``lam`` is out of range.
+    """
+    policies = [m for m in model.modules() if isinstance(m, LamPolicy)]
+    if not policies:
+        raise ValueError(
+            f"{type(model).__name__} has no part that compresses: expected a frontend, "
+            "preencoder or encoder named `ofa` (or an OFAUpstream)"
+        )
+    for policy in policies:
+        policy.set(lam)
