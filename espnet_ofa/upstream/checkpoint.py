@@ -1,0 +1,126 @@
+"""Saving and loading upstreams: ``config.yaml`` beside ``model.safetensors``."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from espnet_ofa.subsampling.rate import LamPolicy
+from espnet_ofa.upstream.config import UpstreamConfig
+from espnet_ofa.upstream.model import OFAUpstream
+
+CONFIG_NAME = "config.yaml"
+WEIGHTS_NAME = "model.safetensors"
+
+
+def save_pretrained(upstream: OFAUpstream, directory: str | Path) -> None:
+    """Write an upstream; a reader never sees half of a file."""
+    directory = Path(directory)
+    directory.mkdir(parents=True, exist_ok=True)
+    config_tmp = directory / f".{CONFIG_NAME}.tmp"
+    upstream.config.to_yaml(config_tmp)
+    weights_tmp = directory / f".{WEIGHTS_NAME}.tmp"
+    state = {k: v.detach().contiguous().cpu() for k, v in upstream_state(upstream)}
+    save_file(state, weights_tmp, metadata={"format": "pt"})
+    os.replace(config_tmp, directory / CONFIG_NAME)
+    os.replace(weights_tmp, directory / WEIGHTS_NAME)
+
+
+def upstream_state(upstream: OFAUpstream) -> list[tuple[str, Tensor]]:
+    """The upstream's own tensors: a task's learned lambda is not among them."""
+    return [
+        (k, v) for k, v in upstream.state_dict().items() if not k.startswith("policy.")
+    ]
+
+
+def load_strictly(module: nn.Module, state: dict[str, Tensor], source: str) -> None:
+    """Load ``state``, or raise an error that names every key that does not fit.
+
+    Raises:
+        ValueError: missing, unexpected or misshapen tensors.
+    """
+    own = module.state_dict()
+    missing = sorted(set(own) - set(state))
+    unexpected = sorted(set(state) - set(own))
+    shapes = [
+        f"{k}: expected {tuple(own[k].shape)}, found {tuple(state[k].shape)}"
+        for k in sorted(set(own) & set(state))
+        if own[k].shape != state[k].shape
+    ]
+    if missing or unexpected or shapes:
+        problems = [
+            f"{title}: {', '.join(names)}"
+            for title, names in (
+                ("missing", missing),
+                ("unexpected", unexpected),
+                ("wrong shape", shapes),
+            )
+            if names
+        ]
+        raise ValueError(
+            f"{source} does not fit {type(module).__name__}; "
+            + "; ".join(problems)
+            + ". Was it saved with another config?"
+        )
+    module.load_state_dict(state)
+
+
+def load_weights(upstream: OFAUpstream, directory: str | Path) -> None:
+    """Load ``model.safetensors`` of ``directory`` into an upstream, strictly.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: not a safetensors file, or keys that do not fit.
+    """
+    path = Path(directory) / WEIGHTS_NAME
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: not found; expected an upstream's weights")
+    try:
+        state = load_file(path)
+    except SafetensorError as e:
+        raise ValueError(f"{path}: not a whole safetensors file ({e})") from e
+    own = dict(upstream_state(upstream))
+    extra = {k: v for k, v in upstream.state_dict().items() if k not in own}
+    load_strictly(upstream, {**state, **extra}, str(path))
+
+
+def resolve(name: str | Path, **kwargs) -> Path:
+    """Directory of an upstream: itself, or the download of a hub id.
+
+    Raises:
+        FileNotFoundError: a path that does not exist, or holds no ``config.yaml``.
+    """
+    path = Path(name)
+    if not path.is_dir():
+        text = str(name)
+        if text.count("/") != 1 or text.startswith((".", "/", "~")):
+            raise FileNotFoundError(
+                f"{name}: no such directory, and not a hub id (user/model)"
+            )
+        from huggingface_hub import snapshot_download
+
+        path = Path(
+            snapshot_download(
+                text, allow_patterns=[CONFIG_NAME, WEIGHTS_NAME], **kwargs
+            )
+        )
+    if not (path / CONFIG_NAME).is_file():
+        raise FileNotFoundError(
+            f"{path}: expected {CONFIG_NAME} and {WEIGHTS_NAME}, found "
+            f"{sorted(p.name for p in path.iterdir())[:10]}"
+        )
+    return path
+
+
+def from_pretrained(
+    name: str | Path, policy: LamPolicy | None = None, **kwargs
+) -> OFAUpstream:
+    """Load an upstream in eval mode; see :meth:`OFAUpstream.from_pretrained`."""
+    path = resolve(name, **kwargs)
+    upstream = OFAUpstream(UpstreamConfig.from_yaml(path / CONFIG_NAME), policy)
+    load_weights(upstream, path)
+    return upstream.eval()

@@ -1,0 +1,90 @@
+"""Shape of an upstream, and its YAML form."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import yaml
+
+
+@dataclass
+class UpstreamConfig:
+    """Everything needed to build an :class:`~espnet_ofa.upstream.model.OFAUpstream`.
+
+    The defaults are HuBERT base with CIF. Widths are channels, kernels are frames or
+    units.
+
+    Attributes:
+        extractor: ``conv`` (HuBERT's seven layers) or ``logmel``.
+        extractor_conf: arguments of the extractor.
+        compressor: ``none | mean | conv | cif``.
+        compressor_conf: arguments of the compressor.
+        dim: width of the Transformer.
+        layers: Transformer layers.
+        heads: attention heads.
+        ff_dim: width of the feed-forward layers.
+        pos_kernel: kernel of the convolutional position embedding, in units.
+        pos_groups: its groups.
+        norm_first: layer norm before each block (HuBERT large) or after (base).
+        dropout: dropout of embeddings and residual branches.
+        attention_dropout: dropout of attention weights.
+        activation_dropout: dropout inside the feed-forward layers.
+    """
+
+    extractor: str = "conv"
+    extractor_conf: dict = field(default_factory=dict)
+    compressor: str = "cif"
+    compressor_conf: dict = field(default_factory=dict)
+    dim: int = 768
+    layers: int = 12
+    heads: int = 12
+    ff_dim: int = 3072
+    pos_kernel: int = 128
+    pos_groups: int = 16
+    norm_first: bool = False
+    dropout: float = 0.1
+    attention_dropout: float = 0.1
+    activation_dropout: float = 0.0
+
+    @classmethod
+    def from_dict(cls, values: dict) -> UpstreamConfig:
+        """Build from a mapping.
+
+        Raises:
+            ValueError: a key that no upstream has, by name.
+        """
+        known = {f.name for f in dataclasses.fields(cls)}
+        unknown = sorted(set(values) - known)
+        if unknown:
+            raise ValueError(
+                f"unknown keys in upstream config: {', '.join(unknown)}; known are "
+                f"{', '.join(sorted(known))}"
+            )
+        return cls(**values)
+
+    def to_dict(self) -> dict:
+        """The mapping that :meth:`from_dict` takes."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_yaml(cls, path: str | Path) -> UpstreamConfig:
+        """Read ``config.yaml``.
+
+        Raises:
+            ValueError: the file does not hold a mapping.
+        """
+        with open(path, encoding="utf-8") as f:
+            values = yaml.safe_load(f)
+        if not isinstance(values, dict):
+            raise ValueError(
+                f"{path}: expected a mapping of upstream options, found "
+                f"{type(values).__name__}"
+            )
+        return cls.from_dict(values)
+
+    def to_yaml(self, path: str | Path) -> None:
+        """Write ``config.yaml``."""
+        with open(path, "w", encoding="utf-8") as f:
+            yaml.safe_dump(self.to_dict(), f, sort_keys=False)

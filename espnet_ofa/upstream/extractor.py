@@ -1,0 +1,200 @@
+"""Extractors: 16 kHz waveform to one frame every 20 ms.
+
+Both extractors agree on the number of frames (window 400 samples, hop 320: HuBERT's
+receptive field), so targets and segments fit either of them.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from espnet_ofa.subsampling.lengths import valid_mask, zero_padding
+
+SAMPLE_RATE = 16000
+WINDOW = 400  # samples that the first frame sees
+HOP = 320  # samples per frame: 20 ms
+
+
+def frame_lengths(samples: Tensor) -> Tensor:
+    """(B,) samples -> (B,) frames; at least one frame for any audio at all."""
+    frames = (samples - WINDOW).div(HOP, rounding_mode="floor") + 1
+    return frames.clamp(min=1) * (samples > 0)
+
+
+def pad_to_whole_frames(wave: Tensor, lengths: Tensor) -> Tensor:
+    """Zero the padding of (B, L) and make it long enough for one frame."""
+    wave = wave * valid_mask(lengths, wave.shape[1])
+    return F.pad(wave, (0, max(WINDOW - wave.shape[1], 0)))
+
+
+class LogMelExtractor(nn.Module):
+    """Log-mel spectrogram, two 10 ms frames stacked to 20 ms, and a light stem.
+
+    Stacked log-mel is the input of MelHuBERT (Lin et al., 2022). The stem, residual
+    depthwise-separable convolutions, gives a frame some context before frames are
+    averaged into units; ``stem_layers: 0`` leaves only the projection.
+
+    Args:
+        dim: width of the frames.
+        mels: mel channels.
+        stem_layers: residual convolution blocks.
+        stem_kernel: their kernel in frames, odd.
+        dropout: dropout in the stem.
+    """
+
+    def __init__(
+        self,
+        dim: int = 512,
+        mels: int = 80,
+        stem_layers: int = 0,
+        stem_kernel: int = 7,
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        from torchaudio.functional import melscale_fbanks  # slow to import
+
+        self.dim = dim
+        self.n_fft = 512
+        fbanks = melscale_fbanks(
+            self.n_fft // 2 + 1, 20.0, SAMPLE_RATE / 2, mels, SAMPLE_RATE
+        )
+        self.register_buffer("fbanks", fbanks, persistent=False)
+        self.register_buffer("window", torch.hann_window(WINDOW), persistent=False)
+        self.project = nn.Linear(2 * mels, dim)
+        self.stem = nn.ModuleList(
+            _StemBlock(dim, stem_kernel, dropout) for _ in range(stem_layers)
+        )
+
+    def log_mel(self, wave: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """Normalised log-mel features, stacked to 20 ms.
+
+        Mean and variance of each utterance are removed over its true frames.
+
+        Args:
+            wave: (B, L) samples at 16 kHz.
+            lengths: (B,) samples.
+
+        Returns:
+            (B, S, 2 * mels) features and (B,) frames.
+        """
+        n_frames = frame_lengths(lengths)
+        size = int((max(wave.shape[1], WINDOW) - WINDOW) // HOP + 1)
+        wave = pad_to_whole_frames(wave, lengths)
+        wave = F.pad(wave, (0, HOP))  # the second half of the last frame
+        with torch.autocast(wave.device.type, enabled=False):
+            frames = wave.float().unfold(1, WINDOW, HOP // 2)[:, : 2 * size]
+            frames = frames * self.window  # type: ignore[operator]
+            power = torch.fft.rfft(frames, self.n_fft).abs().square()
+            mel = (power @ self.fbanks).clamp(min=1e-10).log()  # type: ignore[operator]
+        mel = mel.unflatten(1, (size, 2)).flatten(2)  # (B, S, 2 * mels)
+        mask = valid_mask(n_frames, size)[..., None]
+        count = n_frames.clamp(min=1)[:, None, None]
+        mean = (mel * mask).sum(1, keepdim=True) / count
+        centred = (mel - mean) * mask
+        std = (centred.square().sum(1, keepdim=True) / count + 1e-5).sqrt()
+        return centred / std, n_frames
+
+    def forward(self, wave: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, L) samples and (B,) lengths -> (B, S, dim) frames and (B,) lengths."""
+        features, n_frames = self.log_mel(wave, lengths)
+        x = self.project(features)
+        for block in self.stem:
+            x = block(x, n_frames)
+        return x, n_frames
+
+
+class _StemBlock(nn.Module):
+    """Residual depthwise convolution over time and a pointwise layer."""
+
+    def __init__(self, dim: int, kernel: int, dropout: float) -> None:
+        super().__init__()
+        if kernel % 2 == 0:
+            raise ValueError(f"stem_kernel must be odd to stay centred; got {kernel}")
+        self.norm = nn.LayerNorm(dim)
+        self.depthwise = nn.Conv1d(dim, dim, kernel, padding=kernel // 2, groups=dim)
+        self.pointwise = nn.Sequential(
+            nn.GELU(), nn.Linear(dim, dim), nn.Dropout(dropout)
+        )
+
+    def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
+        y = zero_padding(self.norm(x), lengths)
+        y = self.depthwise(y.transpose(1, 2)).transpose(1, 2)
+        return x + self.pointwise(y)
+
+
+class ConvExtractor(nn.Module):
+    """HuBERT base's seven convolutions (Hsu et al., 2021; wav2vec 2.0, section 2).
+
+    The group norm of the first layer takes its statistics over each utterance's true
+    samples: over the padding of a batch, as released, an utterance would encode
+    differently next to a longer one.
+
+    Args:
+        dim: channels.
+        norm: ``group`` (base: one norm, first layer) or ``layer`` (large: every layer).
+        bias: biases in the convolutions (large).
+    """
+
+    LAYERS = ((10, 5), (3, 2), (3, 2), (3, 2), (3, 2), (2, 2), (2, 2))
+
+    def __init__(self, dim: int = 512, norm: str = "group", bias: bool = False) -> None:
+        super().__init__()
+        if norm not in ("group", "layer"):
+            raise ValueError(f"norm must be group or layer; got {norm!r}")
+        self.dim = dim
+        self.norm = norm
+        self.convs = nn.ModuleList(
+            nn.Conv1d(1 if i == 0 else dim, dim, kernel, stride=stride, bias=bias)
+            for i, (kernel, stride) in enumerate(self.LAYERS)
+        )
+        self.norms = nn.ModuleList(
+            nn.LayerNorm(dim) for _ in (self.LAYERS if norm == "layer" else (0,))
+        )
+        for conv in self.convs:
+            nn.init.kaiming_normal_(conv.weight)  # type: ignore[arg-type]
+
+    def forward(self, wave: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, L) samples and (B,) lengths -> (B, S, dim) frames and (B,) lengths."""
+        x = pad_to_whole_frames(wave, lengths)[:, None]  # (B, 1, L)
+        steps = lengths.clamp(min=WINDOW)
+        for i, (conv, (kernel, stride)) in enumerate(
+            zip(self.convs, self.LAYERS, strict=True)
+        ):
+            x = conv(x)
+            steps = (steps - kernel).div(stride, rounding_mode="floor") + 1
+            if self.norm == "layer":
+                x = self.norms[i](x.transpose(1, 2)).transpose(1, 2)
+            elif i == 0:
+                x = self._norm_over_time(x, steps)
+            x = F.gelu(x)
+        return x.transpose(1, 2), frame_lengths(lengths)
+
+    def _norm_over_time(self, x: Tensor, steps: Tensor) -> Tensor:
+        """Normalise each channel over its true steps. x: (B, C, T)."""
+        norm = self.norms[0]
+        mask = valid_mask(steps, x.shape[2])[:, None]
+        count = steps[:, None, None]
+        y = x.float()
+        mean = (y * mask).sum(2, keepdim=True) / count
+        var = ((y - mean) * mask).square().sum(2, keepdim=True) / count
+        y = (y - mean) * torch.rsqrt(var + norm.eps)  # type: ignore[operator]
+        y = y * norm.weight[:, None] + norm.bias[:, None]  # type: ignore[index]
+        return y.to(x.dtype)
+
+
+_EXTRACTORS = {"conv": ConvExtractor, "logmel": LogMelExtractor}
+
+
+def build_extractor(kind: str, **conf) -> ConvExtractor | LogMelExtractor:
+    """Build an extractor by name, ``conv | logmel``.
+
+    Raises:
+        ValueError: unknown name.
+    """
+    if kind not in _EXTRACTORS:
+        raise ValueError(
+            f"extractor must be one of {', '.join(_EXTRACTORS)}; got {kind!r}"
+        )
+    return _EXTRACTORS[kind](**conf)

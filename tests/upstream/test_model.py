@@ -1,0 +1,166 @@
+"""The upstream: laws of lengths, lambda and checkpoints."""
+
+import pytest
+import torch
+import yaml
+
+from espnet_ofa import OFAUpstream, set_lam
+from espnet_ofa.subsampling import LamPolicy, LamUnsetError
+from espnet_ofa.upstream import UpstreamConfig
+
+SMALL = {
+    "extractor": "logmel",
+    "extractor_conf": {"dim": 16, "mels": 20, "stem_layers": 1, "stem_kernel": 3},
+    "dim": 24,
+    "layers": 2,
+    "heads": 4,
+    "ff_dim": 32,
+    "pos_kernel": 6,
+    "pos_groups": 2,
+}
+CONV = {**SMALL, "extractor": "conv", "extractor_conf": {"dim": 16}}
+VARIANTS = [
+    SMALL,
+    {**SMALL, "norm_first": True},
+    CONV,
+    {**CONV, "compressor": "mean", "compressor_conf": {"factor": 2}},
+]
+
+
+def make(conf=SMALL, policy=None):
+    torch.manual_seed(0)
+    return OFAUpstream(UpstreamConfig.from_dict(conf), policy).eval()
+
+
+@pytest.mark.parametrize("conf", VARIANTS)
+@pytest.mark.parametrize("lam", [0.0, 0.7])
+def test_an_utterance_encodes_the_same_alone_and_in_a_batch(conf, lam):
+    upstream = make(conf)
+    wave, lengths = torch.randn(3, 16000), torch.tensor([16000, 9999, 700])
+    batch = upstream(wave, lengths, lam=lam)
+    for row, n in enumerate(lengths.tolist()):
+        alone = upstream(wave[row : row + 1, :n], lam=lam)
+        u = int(alone.lengths)
+        assert int(batch.lengths[row]) == u
+        for mine, theirs in zip(alone.hidden_states, batch.hidden_states, strict=True):
+            torch.testing.assert_close(theirs[row, :u], mine[0], atol=1e-4, rtol=1e-4)
+
+
+def test_period_is_measured_from_true_lengths():
+    upstream = make()
+    out = upstream(torch.randn(2, 32000), torch.tensor([32000, 16000]), lam=1.0)
+    frames = torch.tensor([99, 49])
+    assert torch.equal(out.frame_lengths, frames)
+    torch.testing.assert_close(out.period_ms, 20 * frames / out.lengths)
+    assert 75 < out.period_ms[0] < 110  # a fresh predictor starts near 90 ms
+    assert out.hidden_states[-1].shape == (2, int(out.lengths.max()), 24)
+    assert len(out.hidden_states) == SMALL["layers"] + 1
+    torch.testing.assert_close(out.durations.sum(1), frames.float())
+
+
+def test_lambda_of_the_call_then_of_the_policy_then_an_error():
+    upstream = make()
+    wave = torch.randn(1, 8000)
+    with pytest.raises(LamUnsetError):
+        upstream(wave)
+    set_lam(upstream, 1.0)
+    assert upstream(wave).lengths < upstream(wave, lam=0.0).lengths
+    random = make(policy=LamPolicy(None, "uniform"))
+    with pytest.raises(LamUnsetError):  # trained with a draw, never decoded with one
+        random(wave)
+
+
+def test_lambda_has_a_gradient_end_to_end():
+    upstream = make(policy=LamPolicy("adaptive", lam_conf={"init": 0.6})).train()
+    out = upstream(torch.randn(2, 16000))
+    out.hidden_states[-1].square().sum().backward()
+    grad = upstream.policy.learnable.raw.grad
+    assert grad is not None and grad.abs().item() > 0
+
+
+def test_fewer_layers_are_a_prefix():
+    upstream = make()
+    wave = torch.randn(1, 8000)
+    whole = upstream(wave, lam=0.3).hidden_states
+    part = upstream(wave, lam=0.3, num_layers=1).hidden_states
+    assert len(part) == 2
+    assert torch.equal(part[1], whole[1])
+
+
+def test_masked_frames_do_not_show():
+    upstream = make()
+    wave = torch.randn(1, 8000)
+    n = int(upstream.frame_lengths(torch.tensor([8000])))
+    everything = torch.ones(1, n, dtype=torch.bool)
+    a = upstream(wave, lam=0.0, frame_mask=everything).hidden_states[-1]
+    b = upstream(2 * wave.flip(1), lam=0.0, frame_mask=everything).hidden_states[-1]
+    assert torch.equal(a, b)
+
+
+def test_wrong_shapes_and_empty_utterances_are_named():
+    upstream = make()
+    with pytest.raises(ValueError, match="expected wave"):
+        upstream(torch.randn(8000), torch.tensor([8000]), lam=0.0)
+    with pytest.raises(ValueError, match="1"):
+        upstream(torch.randn(2, 8000), torch.tensor([8000, 0]), lam=0.5)
+
+
+# -- checkpoints ----------------------------------------------------------------------
+
+
+def test_a_saved_upstream_comes_back_bit_equal(tmp_path):
+    upstream = make()
+    upstream.save_pretrained(tmp_path / "up")
+    assert sorted(p.name for p in (tmp_path / "up").iterdir()) == [
+        "config.yaml",
+        "model.safetensors",
+    ]
+    again = OFAUpstream.from_pretrained(tmp_path / "up")
+    assert not again.training
+    wave = torch.randn(1, 8000)
+    for a, b in zip(
+        upstream(wave, lam=0.5).hidden_states,
+        again(wave, lam=0.5).hidden_states,
+        strict=True,
+    ):
+        assert torch.equal(a, b)
+
+
+def test_a_learned_lambda_stays_with_the_task(tmp_path):
+    make(policy=LamPolicy("adaptive")).save_pretrained(tmp_path)
+    again = OFAUpstream.from_pretrained(tmp_path, policy=LamPolicy("adaptive"))
+    assert again.policy.learnable is not None
+    assert OFAUpstream.from_pretrained(tmp_path).policy.learnable is None
+
+
+def test_keys_that_do_not_fit_are_named(tmp_path):
+    make().save_pretrained(tmp_path)
+    conf = yaml.safe_load((tmp_path / "config.yaml").read_text())
+    for change, key in (
+        ({"layers": 3}, "missing: transformer.layers.2"),
+        ({"layers": 1}, "unexpected: transformer.layers.1"),
+        ({"ff_dim": 40}, "wrong shape: transformer.layers.0.ff_in"),
+    ):
+        (tmp_path / "config.yaml").write_text(yaml.safe_dump({**conf, **change}))
+        with pytest.raises(ValueError, match=key):
+            OFAUpstream.from_pretrained(tmp_path)
+
+
+def test_broken_files_are_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match="not a hub id"):
+        OFAUpstream.from_pretrained(tmp_path / "nothing")
+    with pytest.raises(FileNotFoundError, match=r"config\.yaml"):
+        OFAUpstream.from_pretrained(tmp_path)
+    make().save_pretrained(tmp_path)
+    weights = tmp_path / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-100])
+    with pytest.raises(ValueError, match="not a whole safetensors file"):
+        OFAUpstream.from_pretrained(tmp_path)
+    weights.unlink()
+    with pytest.raises(FileNotFoundError, match="weights"):
+        OFAUpstream.from_pretrained(tmp_path)
+
+
+def test_unknown_config_keys_are_named():
+    with pytest.raises(ValueError, match="layer_count"):
+        UpstreamConfig.from_dict({"layer_count": 3})
