@@ -1,0 +1,1 @@
+"""Self-supervised pre-training: masks, targets, segments and the model."""
