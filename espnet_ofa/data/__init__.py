@@ -1,0 +1,1 @@
+"""Tools for Kaldi-style data directories; they need neither torch nor ESPnet."""

@@ -1,0 +1,1 @@
+"""A spoken-phrase corpus synthesised on the spot by espeak-ng; no download."""

@@ -1,0 +1,151 @@
+"""The LibriSpeech layout, whole and in every state of disrepair."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+import prepare_librispeech
+from espnet_ofa.data.kaldi_dir import DataDir
+
+
+def prepare(corpus: Path, out: Path, *options: str, parts: str = "some-part") -> int:
+    return prepare_librispeech.main(
+        [
+            *("--corpus_dir", str(corpus), "--parts", parts),
+            *("--out_dir", str(out), "--nj", "1", *options),
+        ]
+    )
+
+
+@pytest.mark.parametrize("suffix", ["flac", "ogg", "wav"])
+def test_whole_corpus(make_corpus, tmp_path, suffix):
+    corpus = make_corpus(suffix=suffix)
+    assert prepare(corpus, tmp_path / "train") == 0
+    data = DataDir.read(tmp_path / "train")
+    assert len(data) == 18
+    assert list(data.spk2utt) == ["19", "26", "32"]
+    assert data.text is not None and data.text["26-8-0002"] == "WORDS OF 26"
+    assert Path(data.wav["26-8-0002"]).is_absolute()
+    assert Path(data.wav["26-8-0002"]).is_file()
+    assert not (tmp_path / "train.problems.log").exists()
+
+
+def test_parts_are_merged_and_found_in_three_places(make_corpus, tmp_path):
+    corpus = make_corpus("part-a")
+    (corpus / "part-a" / "32").rename(corpus / "32")
+    (corpus / "LibriSpeech" / "part-b").mkdir(parents=True)
+    (corpus / "32").rename(corpus / "LibriSpeech" / "part-b" / "32")
+    assert prepare(corpus, tmp_path / "x", parts="part-a part-b") == 0
+    assert len(DataDir.read(tmp_path / "x")) == 18
+    assert prepare(corpus / "part-a", tmp_path / "y", parts="part-a") == 0
+    assert len(DataDir.read(tmp_path / "y")) == 12
+
+
+def test_missing_part_says_where_it_looked(make_corpus, tmp_path, capsys):
+    assert prepare(make_corpus(), tmp_path / "x", parts="other") == 1
+    error = capsys.readouterr().err
+    assert "other is not in" in error and "LibriSpeech/other" in error
+
+
+def test_directory_that_is_no_corpus(tmp_path, capsys):
+    (tmp_path / "corpus" / "some-part").mkdir(parents=True)
+    assert prepare(tmp_path / "corpus", tmp_path / "x") == 1
+    assert "no SPK/CHAPTER/SPK-CHAPTER.trans.txt" in capsys.readouterr().err
+
+
+def break_corpus(part: Path) -> dict[str, str]:
+    """Breaks one file in each way; returns the name of each and its kind."""
+    first = part / "19" / "7"
+    (first / "19-7-0000.flac").unlink()
+    whole = (first / "19-7-0001.flac").read_bytes()
+    (first / "19-7-0001.flac").write_bytes(whole[: len(whole) // 2])
+    (first / "19-7-0002.flac").write_bytes(b"")
+    trans = part / "26" / "7" / "26-7.trans.txt"
+    lines = trans.read_text().splitlines()
+    # line 1 goes, line 2 loses its words, line 3 is there twice, and a foreign id
+    trans.write_text(
+        "\n".join([lines[1].split()[0], lines[2], lines[2], "99-9-0000 WORDS"]) + "\n"
+    )
+    (part / "32" / "8" / "32-8.trans.txt").unlink()
+    (part / "32" / "7" / "32-7-0000.wav").write_bytes(whole)
+    return {
+        "19-7-0000": "transcript without audio",
+        "19-7-0001": "unreadable audio",
+        "19-7-0002": "unreadable audio",
+        "26-7-0000": "audio without transcript",
+        "26-7-0001": "empty transcript",
+        "26-7-0002": "transcript given twice",
+        "99-9-0000": "id that does not fit its file",
+        "32-8-0001": "audio without transcript",
+        "32/8": "chapter without trans.txt",
+        "32-7-0000": "audio given twice",
+    }
+
+
+def test_broken_corpus_is_reported_file_by_file(make_corpus, tmp_path, capsys):
+    corpus = make_corpus()
+    expected = break_corpus(corpus / "some-part")
+    assert prepare(corpus, tmp_path / "train") == 1
+    assert not (tmp_path / "train").exists()
+    sections: dict[str, str] = {}
+    kind = ""
+    for line in (tmp_path / "train.problems.log").read_text().splitlines():
+        if line.startswith("PROBLEM: "):
+            kind = line.removeprefix("PROBLEM: ").rpartition(":")[0]
+            sections[kind] = ""
+        else:
+            sections[kind] += line + "\n"
+    for name, kind in expected.items():
+        assert name in sections[kind], (name, kind)
+    error = capsys.readouterr().err
+    assert "train.problems.log" in error and "--skip_bad" in error
+    assert "audio without transcript: 5" in error
+
+
+def test_long_lists_are_shortened_on_screen_only(make_corpus, tmp_path, capsys):
+    corpus = make_corpus()
+    for path in (corpus / "some-part").glob("*/*/*.flac"):
+        if "-000" in path.name and path.stem[:2] != "19":
+            path.unlink()
+    assert prepare(corpus, tmp_path / "train") == 1
+    error = capsys.readouterr().err
+    assert error.count("-000") == 5 and "and 7 more" in error
+    assert (tmp_path / "train.problems.log").read_text().count("-000") == 12
+
+
+def test_skip_bad_leaves_out_what_is_broken(make_corpus, tmp_path):
+    corpus = make_corpus()
+    break_corpus(corpus / "some-part")
+    assert prepare(corpus, tmp_path / "train", "--skip_bad") == 0
+    left = DataDir.read(tmp_path / "train").utterances
+    assert len(left) == 18 - 3 - 2 - 3
+    assert not {"19-7-0000", "19-7-0001", "19-7-0002", "26-7-0000"} & set(left)
+    assert (tmp_path / "train.problems.log").exists()
+
+
+def test_a_mended_corpus_loses_its_log(make_corpus, tmp_path):
+    corpus = make_corpus()
+    path = corpus / "some-part" / "19" / "7" / "19-7-0000.flac"
+    whole = path.read_bytes()
+    path.unlink()
+    assert prepare(corpus, tmp_path / "train") == 1
+    path.write_bytes(whole)
+    assert prepare(corpus, tmp_path / "train") == 0
+    assert not (tmp_path / "train.problems.log").exists()
+
+
+def test_other_sample_rates_are_noted(make_corpus, tmp_path, write_noise, capsys):
+    corpus = make_corpus()
+    write_noise(corpus / "some-part" / "19" / "7" / "19-7-0000.flac", 8000)
+    assert prepare(corpus, tmp_path / "train") == 0
+    error = capsys.readouterr().err
+    assert "note: sample rate is not 16000" in error
+    assert "19-7-0000.flac: 8000 Hz" in error
+
+
+def test_subset_of_a_published_part_is_noted(make_corpus, tmp_path, capsys):
+    corpus = make_corpus("dev-clean-2")
+    assert prepare(corpus, tmp_path / "dev", parts="dev-clean-2") == 0
+    assert "18 of 1089 utterances" in capsys.readouterr().err
