@@ -1,0 +1,245 @@
+r"""Decode with ESPnet over a grid of lambdas and test sets, in one process.
+
+    python -m espnet_ofa.bin.asr_inference --asr_train_config exp/asr/config.yaml \
+        --asr_model_file exp/asr/valid.loss.ave.pth --output_dir exp/asr/decode \
+        --config conf/decode_asr.yaml --lam 0 0.5 0.9 --test_set test:dump/raw/test
+
+All options of ``espnet2.bin.asr_inference`` mean what they mean there; without
+``--lam``, ``--test_set`` and ``--search greedy`` this *is* that program. With any of
+them, each lambda and test set gets ``<output_dir>/lam<value>/<test set>/`` with
+``text``, ``token``, ``token_int``, ``score`` and ``stats.json``
+(:class:`espnet_ofa.report.stats.DecodeStats`).
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import espnet2.bin.asr_inference as stock
+import torch
+from espnet2.torch_utils.set_all_random_seed import set_all_random_seed
+
+from espnet_ofa.plugin import register
+from espnet_ofa.report.cost import count_parameters
+from espnet_ofa.report.decoding import OWN, Decoded, Decoder, TestSet, decode_test_set
+from espnet_ofa.report.environment import cpu_name
+from espnet_ofa.report.files import write_text
+from espnet_ofa.report.stats import STATS_NAME, DecodeStats, load_stats
+from espnet_ofa.subsampling.rate import check_lam
+
+
+def lam_value(text: str) -> float | str:
+    """``--lam``: a number in [0, 2], or ``own``."""
+    if str(text) == OWN:
+        return OWN
+    try:
+        return check_lam(float(text))
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(
+            f"expected numbers in [0, 2] or `{OWN}`; got {text!r} ({error})"
+        ) from error
+
+
+def get_parser() -> argparse.ArgumentParser:
+    """ESPnet's parser and our options."""
+    parser = stock.get_parser()
+    for action in parser._actions:  # --test_set can take its place
+        if action.dest == "data_path_and_name_and_type":
+            action.required = False
+    group = parser.add_argument_group("Frame period related")
+    group.add_argument(
+        "--lam",
+        nargs="+",
+        type=lam_value,
+        help="One lambda or several (0: every frame). They override the checkpoint's, "
+        f"which stays as it is; `{OWN}` decodes at the checkpoint's own lambda",
+    )
+    group.add_argument(
+        "--search",
+        choices=("beam", "greedy"),
+        default="beam",
+        help="beam: ESPnet's search. greedy: best path of CTC, --batch_size at a time",
+    )
+    group.add_argument(
+        "--test_set",
+        action="append",
+        help="NAME:DIR with DIR/wav.scp and, for references, DIR/text. May be "
+        "repeated; takes the place of --data_path_and_name_and_type",
+    )
+    # Where ESPnet has this option it is an approximation that counts encoder outputs,
+    # so its meaning would change with lambda. 0 is exact.
+    parser.set_defaults(**{name: None for name in _margin(parser)})
+    return parser
+
+
+def _margin(parser: argparse.ArgumentParser) -> list[str]:
+    dests = [action.dest for action in parser._actions]
+    return [name for name in ("ctc_window_margin",) if name in dests]
+
+
+def find_test_sets(args: argparse.Namespace) -> list[TestSet]:
+    """The test sets that the options name.
+
+    Raises:
+        ValueError: none, both ways at once, or a malformed ``--test_set``.
+        FileNotFoundError: no ``wav.scp``.
+    """
+    given = args.data_path_and_name_and_type or []
+    if bool(given) == bool(args.test_set):
+        raise ValueError("give one of --test_set and --data_path_and_name_and_type")
+    sets = []
+    if given:
+        folder = Path(given[0][0]).parent
+        sets.append(TestSet(folder.name, [tuple(item) for item in given]))
+    for item in args.test_set or []:
+        name, _, folder = item.partition(":")
+        if not name or not folder or "/" in name:
+            raise ValueError(f"--test_set must be NAME:DIR; got {item!r}")
+        scp = Path(folder, "wav.scp")
+        sets.append(TestSet(name, [(str(scp), "speech", "sound")]))
+    for test_set in sets:
+        if not test_set.index.is_file():
+            raise FileNotFoundError(
+                f"{test_set.index}: no such file; {test_set.name} needs an scp file "
+                "that lists its audio (recipe stage 3 writes it)"
+            )
+    return sets
+
+
+def check_options(args: argparse.Namespace) -> None:
+    """Refuse what would mislead or cannot work.
+
+    Raises:
+        ValueError: says which option and what to give instead.
+    """
+    for name in ("streaming", "enh_s2t_task", "multi_asr"):
+        if getattr(args, name):
+            raise ValueError(f"--{name} does not go with --lam, --test_set or greedy")
+    if args.ngpu > 1:
+        raise ValueError(f"--ngpu must be 0 or 1 for decoding; got {args.ngpu}")
+    if args.search == "greedy":
+        return
+    if args.batch_size > 1:
+        raise ValueError("--batch_size above 1 goes with --search greedy only")
+    if args.lam and args.maxlenratio >= 0:
+        raise ValueError(
+            f"--maxlenratio {args.maxlenratio:g} bounds hypotheses by the number of "
+            "units, so a larger lambda would cut them off; give a constant maximum in "
+            "tokens as a negative number, e.g. --maxlenratio -200"
+        )
+
+
+def _setup(args: argparse.Namespace, decoder: Decoder) -> dict[str, object]:
+    """What a reader must know to decode in the same way."""
+    setup: dict[str, object] = {"search": args.search}
+    if args.search == "beam":
+        for name in ("beam_size", "ctc_weight", "lm_weight", "penalty", "maxlenratio"):
+            setup[name] = getattr(args, name)
+    setup["batch_size"] = args.batch_size
+    setup["dtype"] = args.dtype
+    if decoder.device.type == "cuda":
+        setup["device"] = torch.cuda.get_device_name(decoder.device)
+    else:
+        setup["device"] = f"{cpu_name()} ({torch.get_num_threads()} threads)"
+    setup["model"] = str(args.model_tag or args.asr_model_file)
+    return setup
+
+
+def _finished(folder: Path, setup: dict[str, object], inputs: Sequence[Path]) -> bool:
+    """Decoded before in the same way, and nothing it depends on is newer."""
+    marker = folder / STATS_NAME
+    if not marker.is_file() or load_stats(folder).setup != setup:
+        return False
+    made = marker.stat().st_mtime
+    return all(path.stat().st_mtime <= made for path in inputs if path.is_file())
+
+
+def decode_grid(args: argparse.Namespace) -> None:
+    """Decode every test set at every lambda with a model that is loaded once.
+
+    Raises:
+        ValueError: see :func:`check_options` and :func:`find_test_sets`; also a number
+            for ``--lam`` where nothing in the model compresses.
+    """
+    check_options(args)
+    test_sets = find_test_sets(args)
+    lams = [lam_value(lam) for lam in args.lam or [OWN]]
+    set_all_random_seed(args.seed)
+    decoder = Decoder(args)
+    setup = _setup(args, decoder)
+    parameters = count_parameters(decoder.model)
+    models = [Path(f) for f in (args.asr_model_file, args.lm_file) if f]
+    for lam in lams:
+        value, adaptive = decoder.use_lam(lam)
+        label = OWN if lam == OWN else f"{float(lam):g}"
+        for test_set in test_sets:
+            folder = Path(args.output_dir, f"lam{label}", test_set.name)
+            inputs = [*models, test_set.index, *filter(None, [test_set.reference])]
+            if _finished(folder, setup, inputs):
+                logging.info("%s is there; remove it to decode again", folder)
+                continue
+            reference = None if test_set.reference is None else str(test_set.reference)
+            stats = DecodeStats(
+                test_set.name,
+                lam=value,
+                adaptive=adaptive,
+                parameters=parameters,
+                reference=reference,
+                setup=setup,
+            )
+            results = decode_test_set(decoder, args, test_set, stats)
+            for name in ("text", "token", "token_int", "score"):
+                write_text(folder / name, _kaldi_lines(results, name))
+            stats.save(folder)  # last: what has it is complete
+            logging.info(
+                "lambda %s, %s: %.1f ms, RTF %.3f",
+                label,
+                test_set.name,
+                stats.period_ms,
+                stats.rtf,
+            )
+
+
+def _kaldi_lines(results: dict[str, Decoded], name: str) -> str:
+    """One line per utterance with the field ``name``."""
+    lines = []
+    for key, found in results.items():
+        value = getattr(found, name)
+        if isinstance(value, list):
+            value = " ".join(map(str, value))
+        lines.append(f"{key} {value}".rstrip() + "\n")
+    return "".join(lines)
+
+
+def main(cmd: Sequence[str] | None = None) -> None:
+    """Command line."""
+    register()
+    print(stock.get_commandline_args(), file=sys.stderr)
+    parser = get_parser()
+    args = parser.parse_args(cmd)
+    ours = args.lam or args.test_set or args.search == "greedy"
+    for name in _margin(parser):
+        if getattr(args, name) is None:
+            value = 0 if ours else stock.get_parser().get_default(name)
+            setattr(args, name, value)
+    if ours:
+        logging.basicConfig(
+            level=args.log_level,
+            format="%(asctime)s (%(module)s:%(lineno)d) %(levelname)s: %(message)s",
+        )
+        decode_grid(args)
+        return
+    if not args.data_path_and_name_and_type:
+        parser.error("give --data_path_and_name_and_type or --test_set")
+    options = vars(args)
+    for name in ("config", "lam", "search", "test_set"):
+        options.pop(name)
+    stock.inference(**options)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,215 @@
+"""Tables of results: ESPnet's RESULTS form, and one table by lambda."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from espnet_ofa.report.files import write_text
+from espnet_ofa.report.scoring import Unit
+from espnet_ofa.report.tradeoff import Row, on_front
+
+BEGIN = "<!-- espnet_ofa results: begin (written by espnet_ofa.bin.report) -->"
+END = "<!-- espnet_ofa results: end -->"
+PERIOD_TOLERANCE = 0.15
+
+
+def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Markdown with aligned columns; the same text reads well in a terminal."""
+    widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
+
+    def line(cells: Sequence[str]) -> str:
+        cells = [cell.ljust(width) for cell, width in zip(cells, widths, strict=True)]
+        return "| " + " | ".join(cells) + " |"
+
+    rule = "|" + "|".join("-" * (width + 2) for width in widths) + "|"
+    return "\n".join([line(header), rule, *map(line, rows)])
+
+
+def _number(value: float | None, form: str) -> str:
+    return "-" if value is None or value != value else format(value, form)
+
+
+def _lam(row: Row) -> str:
+    """Lambda; an adaptive one is marked."""
+    return _number(row.stats.lam, ".3g") + (" (adaptive)" if row.stats.adaptive else "")
+
+
+_COLUMNS: dict[str, Callable[[Row], str]] = {
+    "system": lambda row: row.system,
+    "test set": lambda row: row.stats.test_set,
+    "lambda": _lam,
+    "frame period (ms)": lambda row: _number(row.stats.period_ms, ".1f"),
+    "units/s": lambda row: _number(row.stats.units_per_second, ".1f"),
+    "GMACs/s": lambda row: _number(row.stats.macs_per_second / 1e9, ".3g"),
+    "RTF": lambda row: _number(row.stats.rtf, ".3f"),
+    "WER (%)": lambda row: _number(row.wer, ".1f"),
+    "CER (%)": lambda row: _number(row.scores["cer"].error_rate, ".1f"),
+    "Sub": lambda row: str(row.scores["wer"].substitutions),
+    "Del": lambda row: str(row.scores["wer"].deletions),
+    "Ins": lambda row: str(row.scores["wer"].insertions),
+    "capped": lambda row: str(row.stats.capped),
+    "infeasible": lambda row: _number(row.stats.infeasible, "d"),
+}
+_SHORT = list(_COLUMNS)[: list(_COLUMNS).index("WER (%)") + 1]
+
+
+def lambda_table(rows: Sequence[Row], short: bool = False) -> str:
+    """One line per lambda: measured cost, and errors.
+
+    Args:
+        rows: in the order to show.
+        short: only what fits a terminal, up to WER.
+    """
+    names = list(_SHORT if short else _COLUMNS)
+    if len({row.system for row in rows}) == 1:
+        names.remove("system")
+    body = [[_COLUMNS[name](row) for name in names] for row in rows]
+    return markdown_table(names, body)
+
+
+def espnet_table(rows: Sequence[Row], unit: Unit) -> str:
+    """ESPnet's RESULTS table: Snt, Wrd, Corr, Sub, Del, Ins, Err, S.Err."""
+    header = ["dataset", "Snt", "Wrd", "Corr", "Sub", "Del", "Ins", "Err", "S.Err"]
+    body = []
+    for row in rows:
+        score = row.scores[unit]
+        lam = "" if row.stats.lam is None else f"/lam{row.stats.lam:.3g}"
+        body.append(
+            [
+                f"{row.system}{lam}/{row.stats.test_set}",
+                str(score.sentences),
+                str(score.tokens),
+                *(_number(value, ".1f") for value in score.percentages()),
+            ]
+        )
+    return markdown_table(header, body)
+
+
+def ssl_section(facts: Mapping[str, object]) -> str:
+    """Measured frame period of the pre-trained upstream at each lambda.
+
+    Args:
+        facts: ``{"target_period_ms": 90.0, "measured": [{"lam": 0.0, "period_ms":
+            20.0}, ...]}``; other keys are listed as they are.
+
+    Raises:
+        ValueError: a key is missing, or lambda 1 was not measured.
+    """
+    try:
+        target = float(facts["target_period_ms"])  # type: ignore[arg-type]
+        measured = {
+            float(point["lam"]): float(point["period_ms"])
+            for point in facts["measured"]  # type: ignore[attr-defined]
+        }
+        longest = measured[1.0]
+    except (KeyError, TypeError) as error:
+        raise ValueError(
+            "SSL facts must hold target_period_ms and measured: a list of "
+            f"{{lam, period_ms}} with lambda 1 among them; problem: {error!r}"
+        ) from error
+    table = markdown_table(
+        ["lambda", "frame period (ms)"],
+        [[f"{lam:.3g}", f"{measured[lam]:.1f}"] for lam in sorted(measured)],
+    )
+    lines = ["### Pre-training: measured frame period", "", table, ""]
+    off = longest / target - 1.0
+    lines.append(f"- target at lambda 1: {target:.1f} ms; measured {off:+.1%} off it")
+    if abs(off) > PERIOD_TOLERANCE:
+        lines.append(
+            f"- **WARNING**: lambda 1 is more than {PERIOD_TOLERANCE:.0%} off its "
+            "target period: lambda does not mean what its nominal period says"
+        )
+    extra = [key for key in facts if key not in ("target_period_ms", "measured")]
+    lines += [f"- {key}: {facts[key]}" for key in extra]
+    return "\n".join(lines)
+
+
+def _setups(rows: Sequence[Row]) -> list[str]:
+    """How each system was decoded; the same words once."""
+    lines = []
+    for row in rows:
+        setup = ", ".join(f"{key} {value}" for key, value in row.stats.setup.items())
+        parameters = sum(row.stats.parameters.values()) / 1e6
+        line = f"- {row.system}: {parameters:.2f} M parameters; {setup}"
+        if line not in lines:
+            lines.append(line)
+    return lines
+
+
+def results_markdown(
+    rows: Sequence[Row],
+    environment: Mapping[str, str],
+    *,
+    ssl: Mapping[str, object] | None = None,
+    plots: Sequence[str] = (),
+) -> str:
+    """The whole RESULTS text.
+
+    Args:
+        rows: every system, test set and lambda.
+        environment: see :func:`espnet_ofa.report.environment.environment`.
+        ssl: facts of pre-training; see :func:`ssl_section`.
+        plots: addresses of pictures, as the text should name them.
+    """
+    parts = [
+        "# RESULTS",
+        "## Environments",
+        "\n".join(f"- {key}: `{value}`" for key, value in environment.items()),
+        "\n".join(_setups(rows)),
+        "## By lambda",
+        "Frame period, units and RTF are measured on the test set; MACs are those of "
+        "the encoder, frontend included, per second of audio, counted on "
+        "utterances spread evenly over the test set.",
+        lambda_table(rows),
+    ]
+    parts += [f"![WER against frame period and MACs]({plot})" for plot in plots]
+    if ssl is not None:
+        parts.append(ssl_section(ssl))
+    parts += ["### WER", espnet_table(rows, "wer")]
+    parts += ["### CER", espnet_table(rows, "cer")]
+    return "\n\n".join(parts) + "\n"
+
+
+def write_data(
+    out: str | Path, rows: Sequence[Row], environment: Mapping[str, str]
+) -> None:
+    """Write ``report.csv`` and ``report.json`` into ``out``."""
+    out = Path(out)
+    records = [
+        {**row.as_dict(), "pareto": front}
+        for row, front in zip(rows, on_front(rows), strict=True)
+    ]
+    sheet = io.StringIO()
+    writer = csv.DictWriter(sheet, fieldnames=list(records[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(records)
+    write_text(out / "report.csv", sheet.getvalue())
+    content = {"environment": dict(environment), "rows": records}
+    write_text(out / "report.json", json.dumps(content, indent=2) + "\n")
+
+
+def update_readme(path: str | Path, results: str) -> Path:
+    """Put results between two markers of a README, replacing an earlier block.
+
+    Without markers the block goes to the end; without a file, a file is made.
+
+    Raises:
+        ValueError: one marker is there and the other is not.
+    """
+    path = Path(path)
+    text = path.read_text(encoding="utf-8") if path.is_file() else ""
+    block = f"{BEGIN}\n{results.strip()}\n{END}"
+    if (BEGIN in text) != (END in text) or text.count(BEGIN) > 1:
+        raise ValueError(
+            f"{path}: expected one {BEGIN!r} and one {END!r}, or neither; repair it"
+        )
+    if BEGIN in text:
+        head, _, rest = text.partition(BEGIN)
+        text = head + block + rest.partition(END)[2]
+    else:
+        text = f"{text.rstrip()}\n\n{block}\n".lstrip()
+    return write_text(path, text)

@@ -1,0 +1,166 @@
+"""Tables, pictures and the command line of the report."""
+
+import csv
+import json
+
+import pytest
+
+from espnet_ofa.bin import report
+from espnet_ofa.report.plots import Curve, Point, plot_tradeoff, tradeoff_curves
+from espnet_ofa.report.tables import (
+    BEGIN,
+    END,
+    espnet_table,
+    lambda_table,
+    ssl_section,
+    update_readme,
+)
+from espnet_ofa.report.tradeoff import collect_rows
+
+WRONG = {"u1": "one two", "u2": "four five"}
+FACTS = {
+    "target_period_ms": 90.0,
+    "measured": [{"lam": 0.0, "period_ms": 20.0}, {"lam": 1.0, "period_ms": 88.0}],
+    "majority_label_accuracy": 0.6,
+}
+
+
+def cells(line: str) -> list[str]:
+    return [cell.strip() for cell in line.strip().strip("|").split("|")]
+
+
+@pytest.fixture
+def rows(tmp_path, decoded):
+    decoded(tmp_path / "exp" / "ctc" / "lam0" / "test", 0.0, 200)
+    decoded(tmp_path / "exp" / "ctc" / "lam1" / "test", 1.0, 45, WRONG, capped=1)
+    decoded(tmp_path / "exp" / "ada" / "lamown" / "test", 0.4, 140, adaptive=True)
+    return [
+        *collect_rows("ctc", tmp_path / "exp" / "ctc"),
+        *collect_rows("ada", tmp_path / "exp" / "ada"),
+    ]
+
+
+def test_lambda_table(rows):
+    header, _, first, second, learned = lambda_table(rows).splitlines()
+    assert cells(header)[:6] == [
+        "system",
+        "test set",
+        "lambda",
+        "frame period (ms)",
+        "units/s",
+        "GMACs/s",
+    ]
+    found = dict(zip(cells(header), cells(second), strict=True))
+    assert found["frame period (ms)"] == "88.9"  # 4 s / 45
+    assert found["units/s"] == "11.2"  # 45 / 4.02 s
+    assert found["GMACs/s"] == "0.0225"
+    assert found["RTF"] == "0.075"
+    assert (found["WER (%)"], found["Del"], found["capped"]) == ("20.0", "1", "1")
+    assert "0.4 (adaptive)" in learned
+    assert cells(first)[2] == "0"
+    assert len({len(line) for line in lambda_table(rows).splitlines()}) == 1  # aligned
+
+
+def test_one_system_needs_no_name(rows):
+    table = lambda_table(rows[:2], short=True)
+    assert cells(table.splitlines()[0])[0] == "test set"
+    assert cells(table.splitlines()[0])[-1] == "WER (%)"
+
+
+def test_espnet_table(rows):
+    lines = espnet_table(rows, "wer").splitlines()
+    assert lines[0].replace(" ", "") == "|dataset|Snt|Wrd|Corr|Sub|Del|Ins|Err|S.Err|"
+    expected = "|ctc/lam1/test|2|5|80.0|0.0|20.0|0.0|20.0|50.0|"
+    assert lines[3].replace(" ", "") == expected
+
+
+def test_ssl_section():
+    text = ssl_section(FACTS)
+    assert "measured -2.2% off" in text
+    assert "WARNING" not in text
+    assert "majority_label_accuracy: 0.6" in text
+    off = {"target_period_ms": 60, "measured": FACTS["measured"]}
+    assert "WARNING" in ssl_section(off)
+    with pytest.raises(ValueError, match="target_period_ms"):
+        ssl_section({"measured": []})
+    with pytest.raises(ValueError, match="lambda 1 among them"):
+        ssl_section({"target_period_ms": 90, "measured": []})
+
+
+def test_readme_block_is_replaced(tmp_path):
+    readme = tmp_path / "README.md"
+    readme.write_text("# AN4\n\nWords before.\n")
+    update_readme(readme, "first")
+    text = readme.read_text()
+    readme.write_text(text + "\nWords after.\n")
+    update_readme(readme, "second")
+    text = readme.read_text()
+    assert text.startswith("# AN4\n\nWords before.\n")
+    assert text.endswith("Words after.\n")
+    assert text.count(BEGIN) == text.count(END) == 1
+    assert "second" in text
+    assert "first" not in text
+    readme.write_text(f"{BEGIN}\n")
+    with pytest.raises(ValueError, match="README.md: expected one"):
+        update_readme(readme, "third")
+
+
+def test_plotted_data(rows):
+    ctc, ada = tradeoff_curves(rows, "test")
+    expected = (Point(0.0, 20.0, 0.1, 0.0), Point(1.0, 4000 / 45, 0.0225, 20.0))
+    assert ctc == Curve("ctc", expected, ())
+    assert [point.lam for point in ada.adaptive] == [0.4]
+    assert ada.points == ()
+    assert tradeoff_curves(rows, "other") == []
+
+
+def test_picture(rows, tmp_path):
+    path = plot_tradeoff(rows, "test", tmp_path / "deep" / "plot.png")
+    assert path.read_bytes().startswith(b"\x89PNG")
+    assert [p.name for p in path.parent.iterdir()] == ["plot.png"]  # no drafts left
+    with pytest.raises(ValueError, match=r"'other'; there is \['test'\]"):
+        plot_tradeoff(rows, "other", path)
+
+
+def test_command_line(rows, tmp_path, capsys):
+    exp, readme = tmp_path / "exp", tmp_path / "README.md"
+    facts = tmp_path / "ssl.json"
+    facts.write_text(json.dumps(FACTS))
+    report.main(
+        f"--expdir {exp} --ssl_stats {facts} --readme {readme} "
+        f"--decode_dirs ctc={exp}/ctc {exp}/ada".split()
+    )
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[-1] == str(exp / "report" / "tradeoff_test.png")
+    assert cells(lines[-2])[:3] == ["ada", "test", "0.4 (adaptive)"]
+    with open(exp / "report" / "report.csv", newline="") as f:
+        records = list(csv.DictReader(f))
+    assert [float(record["wer"]) for record in records] == [0.0, 20.0, 0.0]
+    content = json.loads((exp / "report" / "report.json").read_text())
+    assert content["rows"][1]["period_ms"] == pytest.approx(4000 / 45)
+    assert "pytorch version" in content["environment"]
+    text = readme.read_text()
+    assert "](images/tradeoff_test.png)" in text
+    assert (tmp_path / "images" / "tradeoff_test.png").is_file()
+    assert "1.50 M parameters; search greedy" in text
+    assert "Pre-training: measured frame period" in text
+
+
+def test_everything_below_expdir(rows, tmp_path, capsys):
+    report.main(["--expdir", str(tmp_path / "exp")])
+    table = capsys.readouterr().out
+    assert "| ada" in table
+    assert "| ctc" in table
+
+
+def test_command_line_errors(rows, tmp_path):
+    exp = tmp_path / "exp"
+    with pytest.raises(ValueError, match="both go by 'a'"):
+        report.main(["--decode_dirs", f"a={exp}/ctc", f"a={exp}/ada"])
+    with pytest.raises(ValueError, match="must be NAME:DIR"):
+        report.main(["--expdir", str(exp), "--test_set", "test"])
+    with pytest.raises(FileNotFoundError, match="pre-training writes it"):
+        report.main(["--expdir", str(exp), "--ssl_stats", str(tmp_path / "no")])
+    (tmp_path / "facts").write_text("[1]")
+    with pytest.raises(ValueError, match="JSON object"):
+        report.main(["--expdir", str(exp), "--ssl_stats", str(tmp_path / "facts")])
