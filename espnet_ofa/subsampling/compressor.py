@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from espnet_ofa.cif import integrate_and_fire
-from espnet_ofa.cif.api import Backend
 from espnet_ofa.subsampling.lengths import (
     subsampled_lengths,
     valid_mask,
@@ -153,7 +152,7 @@ class CIFCompressor(Compressor):
         hidden: int | None = None,
         threshold: float = 1.0,
         tail_threshold: float = 0.5,
-        backend: Backend = "auto",
+        backend: str = "auto",
     ) -> None:
         super().__init__()
         self.predictor = AlphaPredictor(dim, target_rate, kernel, hidden)

@@ -1,0 +1,182 @@
+"""Continuous integrate-and-fire: frames to units, and back."""
+
+import functools
+import importlib.util
+import math
+
+import torch
+from torch import Tensor
+
+from espnet_ofa.cif import eager
+from espnet_ofa.cif.checks import check_options, check_shapes, check_values
+from espnet_ofa.cif.plan import Plan, accumulate, judge_tail, make_plan
+from espnet_ofa.cif.types import CIFOutput
+
+
+def integrate_and_fire(
+    frames: Tensor,
+    weights: Tensor,
+    lengths: Tensor | None = None,
+    *,
+    threshold: float = 1.0,
+    tail_threshold: float = 0.5,
+    num_units: int | None = None,
+    backend: str = "auto",
+    validate: bool = False,
+) -> CIFOutput:
+    """Accumulate weighted frames and fire a unit whenever ``threshold`` is reached.
+
+    Unit j covers the mass from ``j * threshold`` to ``(j + 1) * threshold``; a frame
+    contributes its overlap with that interval, so the weights of a unit add up to
+    ``threshold`` and a frame heavier than that fires several times.
+
+    Precision. Weights are rounded to fp32 (float64 weights are used as they are) and
+    accumulated in float64; frames are mixed in fp32 (float64 frames in float64). The
+    call is outside autocast, for bf16 weights would shift lengths.
+
+    Ties. A unit fires when its mass reaches ``threshold * (1 - 2**-20)``. The boundary
+    then snaps to the exact multiple: the value is snapped, the gradient is that of the
+    cumulative mass (straight through). With C_t the mass after frame t and g_j the
+    gradient of the unit open after frame t, ``dL/dC_t = g_j . (x_t - x_{t+1})``; a unit
+    that does not exist has no gradient.
+
+    Tail. Let r be the mass left at the end. ``r >= tail_threshold * threshold``: one
+    more unit, scaled by ``threshold / r`` (gradient flows through the scale). Less: it
+    is dropped and its frames join the last unit's duration. If nothing has fired, the
+    utterance becomes one unit, scaled the same way; below ``1e-6 * threshold`` it is
+    ``threshold`` times the mean of its frames, and the weights get no gradient.
+
+    Durations. A frame's time is split among its units like its mass; a frame of zero
+    weight belongs to the unit open at that moment. Durations carry no gradient.
+
+    Host waits. Without ``num_units`` there is exactly one, which carries the number of
+    units and the checks of lengths and mass; with ``num_units`` there is none, and
+    values are checked only on request.
+
+    Args:
+        frames: (B, S, D) bf16, fp16, fp32 or float64; may be non-contiguous.
+        weights: (B, S), >= 0.
+        lengths: (B,) integers in [1, S], frames per row, best on the device of the
+            frames; frames and weights beyond count nothing, whatever they hold. None
+            means S.
+        threshold: mass of one unit.
+        tail_threshold: smallest tail that becomes a unit, as a share of ``threshold``.
+        num_units: upper bound on units per row; the output has exactly that many
+            columns. The units of a row that has more are merged into its last column,
+            weighted so that they add up to ``threshold``, and flagged in ``merged``.
+        backend: "eager", "triton" (CUDA), "reference" (slow float64 loop), or "auto":
+            triton for CUDA tensors where it is installed, else eager.
+        validate: check weights and lengths, naming the first bad row and frame, at the
+            price of a host wait.
+
+    Raises:
+        ValueError: wrong shapes or options; an empty row (with ``num_units`` only if
+            ``validate``); mass that is NaN or infinite (likewise).
+
+    Reference: Dong and Xu, arXiv:1905.11235, section 3.
+    """
+    check_shapes(frames, weights, lengths)
+    check_options(threshold, tail_threshold, num_units)
+    if lengths is None:
+        lengths = torch.full(frames.shape[:1], frames.size(1), device=frames.device)
+    lengths = lengths.to(device=frames.device, dtype=torch.int64)
+    if validate:
+        check_values(weights, lengths)
+
+    if backend == "reference":
+        from espnet_ofa.cif import reference
+
+        if not validate:
+            check_values(weights, lengths)
+        out = reference.integrate_and_fire(
+            frames, weights, lengths, threshold, tail_threshold, num_units
+        )
+        return out._replace(
+            units=out.units.to(frames.dtype),
+            durations=out.durations.to(_durations_dtype(weights)),
+        )
+
+    with torch.autocast(frames.device.type, enabled=False):
+        mass = accumulate(weights, lengths, threshold)
+        tail = judge_tail(mass, lengths, threshold, tail_threshold)
+        if num_units is None:
+            num_units = _read_units(tail.units, weights, lengths)
+        plan = make_plan(mass, tail, lengths, num_units, threshold)
+        units = _mix(backend, frames, plan, lengths)
+    counts = tail.units[:, 0]
+    return CIFOutput(
+        units,
+        counts.clamp(max=num_units).long(),
+        plan.durations.to(_durations_dtype(weights)),
+        counts > num_units,
+    )
+
+
+def expand(units: Tensor, durations: Tensor, num_frames: int) -> Tensor:
+    """Spread units over the frames they cover: the reverse of integrate_and_fire.
+
+    CIF once more, with the units as frames and their durations as weights: frame t is
+    the blend of the units that cover the time from t to t + 1. Constant units give
+    constant frames. The gradient goes to the units; durations carry none.
+
+    Args:
+        units: (B, U, D).
+        durations: (B, U) in frames, zero for padding, whose units count nothing.
+        num_frames: output frames, at least the largest sum of durations; what lies
+            beyond is cut off.
+
+    Returns:
+        (B, num_frames, D), zero where a row's durations have ended.
+    """
+    check_shapes(units, durations, None, names=("units", "durations"))
+    if num_frames < 1:
+        raise ValueError(f"num_frames must be >= 1; got {num_frames}")
+    durations = durations.detach()
+    columns = torch.arange(1, durations.size(1) + 1, device=durations.device)
+    lengths = torch.where(durations > 0, columns, 0).amax(1)
+    # One more column takes what does not fit, so that it is cut off and not blended in.
+    out = integrate_and_fire(units, durations, lengths, num_units=num_frames + 1)
+    return out.units[:, :num_frames]
+
+
+def _read_units(units: Tensor, weights: Tensor, lengths: Tensor) -> int:
+    """Largest number of units of a row, (B, 1) float64: the one host wait."""
+    if eager.is_traced():
+        most = units.max().long().item()
+        torch._check(most >= 1)
+        return int(most)
+    stats = torch.stack([units.max(), lengths.min(), lengths.max()]).tolist()
+    most, shortest, longest = stats
+    if shortest < 1 or longest > weights.size(1) or not math.isfinite(most):
+        check_values(weights, lengths)
+    return int(most)
+
+
+def _mix(backend: str, frames: Tensor, plan: Plan, lengths: Tensor) -> Tensor:
+    """Sum frames into units with a fast backend."""
+    if backend == "auto":
+        use_triton = frames.is_cuda and not eager.is_traced() and _has_triton()
+        backend = "triton" if use_triton else "eager"
+    if backend == "eager":
+        return eager.mix(frames, plan)
+    if backend == "triton":
+        if not _has_triton():
+            raise ValueError(
+                "backend 'triton' needs the package triton; install it "
+                "or use backend='auto' or 'eager'"
+            )
+        from espnet_ofa.cif import kernels
+
+        return kernels.mix(frames, plan, lengths)
+    raise ValueError(
+        f"backend must be auto, reference, eager or triton; got {backend!r}"
+    )
+
+
+@functools.cache
+def _has_triton() -> bool:
+    return importlib.util.find_spec("triton") is not None
+
+
+def _durations_dtype(weights: Tensor) -> torch.dtype:
+    return torch.float64 if weights.dtype == torch.float64 else torch.float32

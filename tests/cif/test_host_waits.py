@@ -1,0 +1,60 @@
+"""Nothing waits for the host that need not."""
+
+import pytest
+import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from espnet_ofa.cif import expand, integrate_and_fire
+
+
+@pytest.fixture
+def waits(monkeypatch):
+    """Calls that read a tensor's values on the host."""
+    calls = []
+    for name in ("tolist", "item", "__bool__", "__int__", "__float__", "cpu", "numpy"):
+        method = getattr(torch.Tensor, name)
+
+        def counted(self, *args, name=name, method=method):
+            calls.append(name)
+            return method(self, *args)
+
+        monkeypatch.setattr(torch.Tensor, name, counted)
+    return calls
+
+
+def test_one_wait_without_num_units(make_case, waits):
+    frames, weights, lengths = make_case(0, "plain")
+    frames.requires_grad_()
+    weights.requires_grad_()
+    waits.clear()
+    integrate_and_fire(frames, weights, lengths).units.sum().backward()
+    assert waits == ["tolist"]
+
+
+def test_no_wait_with_num_units(make_case, waits):
+    frames, weights, lengths = make_case(0, "plain")
+    waits.clear()
+    out = integrate_and_fire(frames, weights, lengths, num_units=9)
+    expand(out.units, out.durations, 12)
+    assert waits == []
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_no_operator_with_num_units_depends_on_data(dtype):
+    """FakeTensorMode holds no data: whatever asks for some raises."""
+    with FakeTensorMode():
+        frames = torch.randn(2, 20, 4, dtype=dtype, requires_grad=True)
+        weights = torch.rand(2, 20, requires_grad=True)
+        lengths = torch.tensor([20, 13])
+        out = integrate_and_fire(frames, weights, lengths, num_units=9)
+        assert out.units.shape == (2, 9, 4) and out.units.dtype == dtype
+        back = expand(out.units, out.durations, 20)
+        assert back.shape == (2, 20, 4)
+        (out.units.sum() + back.sum()).backward()
+        assert frames.grad is not None and frames.grad.shape == frames.shape
+        assert weights.grad is not None and weights.grad.shape == weights.shape
+
+
+def test_the_fake_tensor_test_can_fail():
+    with FakeTensorMode(), pytest.raises(Exception, match="_local_scalar_dense"):
+        integrate_and_fire(torch.randn(2, 20, 4), torch.rand(2, 20))
