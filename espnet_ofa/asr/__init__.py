@@ -1,0 +1,1 @@
+"""ESPnet adapters: the frontend, preencoder, encoder and model named ``ofa``."""

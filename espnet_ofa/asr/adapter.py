@@ -1,0 +1,252 @@
+"""What the ESPnet frontend, preencoder and encoder named ofa have in common."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from espnet_ofa.asr.guard import cap_lam
+from espnet_ofa.asr.stem import ConvStem, NoStem
+from espnet_ofa.subsampling import (
+    Compressor,
+    CompressorOutput,
+    LamPolicy,
+    build_compressor,
+)
+from espnet_ofa.subsampling.compressor import CIFCompressor
+from espnet_ofa.subsampling.guidance import cardinality_loss
+from espnet_ofa.subsampling.lengths import valid_mask
+
+
+class InitKeeper(nn.Module):
+    """Brings parameters back after ESPnet's ``init:`` overwrote them.
+
+    ``initialize`` rewrites every parameter of a model (biases become zero, loaded
+    weights noise) and then calls ``espnet_initialization_fn`` of each module in
+    registration order. So this child, registered last, has the last word.
+
+    Args:
+        *modules: whose parameters to keep.
+    """
+
+    def __init__(self, *modules: nn.Module) -> None:
+        super().__init__()
+        self._kept = [(p, p.detach().clone()) for m in modules for p in m.parameters()]
+
+    def espnet_initialization_fn(self) -> None:
+        """Called by ``espnet2.torch_utils.initialize``."""
+        for parameter, value in self._kept:
+            parameter.data.copy_(value)
+
+    def release(self) -> None:
+        """Free the copies once training or decoding has begun."""
+        self._kept = []
+
+
+class Adapter(nn.Module):
+    """Base of the adapters: lambda, what was measured, and what the loss may use.
+
+    An adapter can neither add a loss nor see the text. ``model: ofa`` *claims* its
+    adapters, hands them the units that the labels need, and collects
+    :meth:`aux_losses` and :meth:`stats` after each forward. Under the stock model
+    lambda works in full, but asking for a price, guidance or the guard is an error.
+
+    Subclasses call :meth:`_setup` at the end of their constructor.
+    """
+
+    role: str
+    frame_ms: float
+    policy: LamPolicy
+
+    def _setup(
+        self,
+        compressor: Compressor,
+        lam_price: float,
+        guidance: float,
+        ctc_guard: bool,
+        keep: list[nn.Module],
+    ) -> None:
+        wanted = [
+            name
+            for name, value in (
+                ("lam_price", lam_price),
+                ("guidance", guidance),
+                ("ctc_guard", ctc_guard),
+            )
+            if value
+        ]
+        if not isinstance(compressor, CIFCompressor):
+            if self.policy.learnable is not None:
+                wanted.append("lam: adaptive")
+            if wanted:
+                raise ValueError(
+                    f"{self.role}: ofa: {', '.join(wanted)} needs compressor: cif; "
+                    f"{type(compressor).__name__} has no lambda"
+                )
+        self.lam_price = lam_price
+        self.guidance = guidance
+        self.ctc_guard = ctc_guard
+        self._wanted = wanted
+        self._claimed = False
+        self._needed: Tensor | None = None
+        self._graph: tuple[Tensor, Tensor, Tensor] | None = None
+        self._target_rate = (
+            compressor.predictor.target_rate
+            if isinstance(compressor, CIFCompressor)
+            else 0.0
+        )
+        self._stats: dict[str, Tensor] = {}
+        self.init_keeper = InitKeeper(*keep)  # must stay the last child
+
+    def claim(self) -> None:
+        """Called by the model that will collect this adapter's losses."""
+        self._claimed = True
+
+    def begin(self, needed: Tensor) -> None:
+        """Start a batch: (B,) units that the labels of each utterance need."""
+        self._needed = needed
+        self._graph = None
+
+    def _compress(
+        self,
+        compressor: Compressor,
+        frames: Tensor,
+        lengths: Tensor,
+        input_lengths: Tensor,
+    ) -> CompressorOutput:
+        """Compress at the policy's lambda and take note of what happened.
+
+        Args:
+            compressor: the one to run.
+            frames: (B, S, D).
+            lengths: (B,) frames that are not padding.
+            input_lengths: (B,) the adapter's input, in frames of ``frame_ms``.
+        """
+        self.init_keeper.release()
+        learning = self.training and torch.is_grad_enabled()
+        if learning and self._wanted and not self._claimed:
+            raise RuntimeError(
+                f"{self.role}_conf asks for {', '.join(self._wanted)}, which the stock "
+                "ESPnet model cannot provide: set `model: ofa`"
+            )
+        if not isinstance(compressor, CIFCompressor):
+            out = compressor(frames, lengths)
+            self._stats = {"period_ms": self._period(input_lengths, out.lengths)}
+            return out
+        lam = self.policy()
+        stats = {"lam": torch.as_tensor(lam).detach().float().mean()}
+        needed = self._needed if learning and self.ctc_guard else None
+
+        def guarded(alpha: Tensor, lengths: Tensor) -> Tensor:
+            assert needed is not None
+            capped = cap_lam(lam, alpha, lengths, needed * compressor.threshold)
+            stats["lam"] = capped.detach().mean()
+            stats["guarded"] = (capped < lam).float().mean()
+            return capped
+
+        out = compressor(frames, lengths, lam if needed is None else guarded)
+        stats["period_ms"] = self._period(input_lengths, out.lengths)
+        self._stats = stats
+        collected = self._needed is not None
+        if collected and out.alpha is not None and out.weights is not None:
+            self._graph = (out.alpha, out.weights, lengths)
+        return out
+
+    def _period(self, frames: Tensor, units: Tensor) -> Tensor:
+        return (self.frame_ms * frames / units).mean()
+
+    def aux_losses(self) -> dict[str, Tensor]:
+        """Weighted losses of the last forward, 0-d each, to be added to the task's.
+
+        ``loss_price`` is ``lam_price`` times the expected share of frames kept as
+        units (the mean weight over true frames). ``loss_guidance`` holds raw alpha,
+        before lambda, to the predictor's target rate.
+        """
+        if self._graph is None:
+            return {}
+        alpha, weights, lengths = self._graph
+        losses = {}
+        if self.lam_price:
+            mask = valid_mask(lengths, weights.shape[1])
+            share = (weights * mask).sum() / lengths.sum()
+            losses["loss_price"] = self.lam_price * share
+        if self.guidance:
+            losses["loss_guidance"] = self.guidance * cardinality_loss(
+                alpha, lengths, self._target_rate
+            )
+        return losses
+
+    def stats(self) -> dict[str, Tensor]:
+        """Measured in the last forward, 0-d each.
+
+        ``period_ms``: mean measured frame period; ``lam``: mean lambda; ``guarded``:
+        share of utterances whose lambda the guard lowered.
+        """
+        return dict(self._stats)
+
+    def end(self) -> None:
+        """End of a batch: let go of the graph."""
+        self._needed = None
+        self._graph = None
+
+    def _load_from_state_dict(self, state_dict, prefix, *args, **kwargs) -> None:
+        # ESPnet loads with strict=False, so a checkpoint that does not fit would go
+        # unnoticed. Not a RuntimeError: ESPnet catches that and tries other names.
+        own = set(self.state_dict(prefix=prefix))
+        given = {k for k in state_dict if k.startswith(prefix)}
+        problems = [
+            f"{title}: {', '.join(sorted(keys))}"
+            for title, keys in (("missing", own - given), ("unexpected", given - own))
+            if keys
+        ]
+        if problems:
+            raise ValueError(
+                f"checkpoint does not fit {self.role}: ofa; {'; '.join(problems)}. "
+                "Was it trained with another config?"
+            )
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
+
+
+def build_front(
+    input_size: int,
+    frame_ms: float,
+    stem: int,
+    stem_dim: int,
+    compressor: str,
+    compressor_conf: dict | None,
+    target_period_ms: float,
+) -> tuple[ConvStem | NoStem, Compressor, int, float]:
+    """Stem and compressor of a preencoder or encoder.
+
+    Args:
+        input_size: width of the frames.
+        frame_ms: their period in ms.
+        stem: stride of the stem, 0 for none.
+        stem_dim: width of its output.
+        compressor: see :func:`build_compressor`.
+        compressor_conf: its arguments; ``target_rate`` follows from the periods.
+        target_period_ms: frame period at lambda 1 that alpha starts from.
+
+    Returns:
+        Stem, compressor, width of the units, and the target rate in units per frame.
+
+    Raises:
+        ValueError: periods that contradict each other.
+    """
+    step_ms = frame_ms * max(stem, 1)
+    if not 0 < step_ms < target_period_ms:
+        raise ValueError(
+            f"target_period_ms ({target_period_ms:g}) must exceed the {step_ms:g} ms "
+            f"between the compressor's frames (frame_ms {frame_ms:g}, stem {stem})"
+        )
+    width = stem_dim if stem else input_size
+    conf = dict(compressor_conf or {})
+    rate = step_ms / target_period_ms
+    if compressor == "cif":
+        rate = conf.setdefault("target_rate", rate)
+    return (
+        ConvStem(input_size, stem_dim, stem) if stem else NoStem(),
+        build_compressor(compressor, width, **conf),
+        width,
+        rate,
+    )

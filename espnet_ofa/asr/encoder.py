@@ -1,0 +1,195 @@
+"""``encoder: ofa``: compression in front of one of ESPnet's own encoders."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+from espnet2.asr.encoder.abs_encoder import AbsEncoder
+from torch import Tensor
+
+from espnet_ofa.asr.adapter import Adapter, build_front
+from espnet_ofa.asr.building import check_neighbours
+from espnet_ofa.subsampling import LamPolicy
+from espnet_ofa.subsampling.rate import LamTrain
+
+_INNER = {
+    "branchformer": "branchformer_encoder.BranchformerEncoder",
+    "conformer": "conformer_encoder.ConformerEncoder",
+    "e_branchformer": "e_branchformer_encoder.EBranchformerEncoder",
+    "linear": "linear_encoder.LinearEncoder",
+    "multiconv_conformer": "multiconvformer_encoder.MultiConvConformerEncoder",
+    "rnn": "rnn_encoder.RNNEncoder",
+    "transformer": "transformer_encoder.TransformerEncoder",
+}
+_STREAMS = "it streams in blocks of input frames, and units have no fixed rate"
+_WAVEFORM = "it reads the waveform; to compress an SSL model use `frontend: ofa`"
+_REFUSED = {
+    "contextual_block_conformer": _STREAMS,
+    "contextual_block_transformer": _STREAMS,
+    "vgg_rnn": "its VGG layers subsample 4x once more",
+    "transformer_multispkr": "its outputs have several speakers",
+    "longformer": "its attention window counts frames of a fixed rate",
+    "avhubert": _WAVEFORM,
+    "beats": _WAVEFORM,
+    "hubert": _WAVEFORM,
+    "hubert_pretrain": _WAVEFORM,
+    "torchaudiohubert": _WAVEFORM,
+    "wav2vec2": _WAVEFORM,
+    "whisper": _WAVEFORM,
+}
+# What ESPnet's models read and write on their encoder; it lives on the inner one.
+_FORWARDED = {
+    "conditioning_layer",
+    "ctc_trim",
+    "interctc_layer_idx",
+    "interctc_use_conditioning",
+}
+
+
+class OFAEncoder(Adapter, AbsEncoder):
+    """Optional stem, compressor, inner encoder.
+
+    ESPnet's encoders subsample by default (``conv2d``: 4x). Here lambda does that, so
+    the inner encoder takes units as they are: ``input_layer: linear``, filled in where
+    the config says nothing, is the only one allowed (``subsample`` of all ones for
+    ``rnn``).
+
+    Args:
+        input_size: width of the frontend's frames; ESPnet gives it.
+        encoder: inner encoder, by ESPnet's name.
+        encoder_conf: its arguments.
+        frame_ms: period of the input frames in ms: hop_length / fs for log-mel
+            (ESPnet's default frontend hops 128 samples: 8 ms), 20 for SSL frontends.
+        lam: lambda at evaluation, in [0, 2]; or ``adaptive`` for a learned one.
+        lam_train: lambda in training; see :class:`LamPolicy`.
+        lam_conf: for ``adaptive``: ``{init, low, high, speed}``.
+        seed: seed of the draws.
+        compressor: ``cif | mean | conv | none``.
+        compressor_conf: its arguments.
+        target_period_ms: frame period at lambda 1 that alpha starts from.
+        stem: stride of a convolutional stem before the compressor, 1, 2 or 4; 0 for
+            none. By default 2 for frames shorter than 20 ms, else 0.
+        stem_dim: width of the stem's output.
+        lam_price: with ``model: ofa``: weight of the expected share of frames kept.
+        guidance: with ``model: ofa``: weight of the cardinality loss on raw alpha.
+        ctc_guard: with ``model: ofa``: lower lambda in training for utterances that
+            would have too few units for their labels.
+    """
+
+    role = "encoder"
+
+    def __init__(
+        self,
+        input_size: int,
+        encoder: str,
+        encoder_conf: dict | None = None,
+        frame_ms: float = 8.0,
+        lam: float | str | None = None,
+        lam_train: LamTrain = None,
+        lam_conf: dict | None = None,
+        seed: int = 0,
+        compressor: str = "cif",
+        compressor_conf: dict | None = None,
+        target_period_ms: float = 90.0,
+        stem: int | None = None,
+        stem_dim: int = 256,
+        lam_price: float = 0.0,
+        guidance: float = 0.0,
+        ctc_guard: bool = False,
+    ) -> None:
+        super().__init__()
+        check_neighbours(self.role, frame_ms, lam)
+        self.frame_ms = frame_ms
+        if stem is None:
+            stem = 2 if frame_ms < 20 else 0
+        self.stem, self.compressor, width, rate = build_front(
+            input_size,
+            frame_ms,
+            stem,
+            stem_dim,
+            compressor,
+            compressor_conf,
+            target_period_ms,
+        )
+        self.inner = _build_inner(encoder, width, dict(encoder_conf or {}))
+        self.policy = LamPolicy(lam, lam_train, lam_conf, seed, mean_alpha=rate)
+        self._setup(
+            self.compressor,
+            lam_price,
+            guidance,
+            ctc_guard,
+            keep=[self.compressor, self.policy],
+        )
+
+    def __getattr__(self, name: str) -> Any:
+        if name in _FORWARDED:
+            return getattr(self.inner, name)
+        return super().__getattr__(name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in _FORWARDED:
+            setattr(self.inner, name, value)
+        else:
+            super().__setattr__(name, value)
+
+    def output_size(self) -> int:
+        """Width of the inner encoder's output."""
+        return self.inner.output_size()
+
+    def forward(
+        self,
+        xs_pad: Tensor,
+        ilens: Tensor,
+        prev_states: Tensor | None = None,
+        ctc: Any = None,
+    ) -> tuple[Any, Tensor, Any]:
+        """Compress and encode.
+
+        Args:
+            xs_pad: (B, S, input_size) frames.
+            ilens: (B,) frames that are not padding.
+            prev_states: handed to the inner encoder.
+            ctc: ESPnet's CTC, where intermediate outputs condition the encoder.
+
+        Returns:
+            (B, U, D) output (a tuple with intermediate outputs, if the inner encoder
+            has them), (B,) lengths in units, and the inner encoder's states.
+        """
+        frames, lengths = self.stem(xs_pad, ilens)
+        out = self._compress(self.compressor, frames, lengths, ilens)
+        kwargs = {} if ctc is None else {"ctc": ctc}
+        return self.inner(out.units, out.lengths, prev_states, **kwargs)
+
+
+def _build_inner(name: str, input_size: int, conf: dict) -> AbsEncoder:
+    """Build ESPnet's encoder ``name`` so that it does not subsample.
+
+    Raises:
+        ValueError: an encoder or an input layer that cannot take units, with reason.
+    """
+    if name in _REFUSED:
+        raise ValueError(f"encoder: ofa cannot hold {name}: {_REFUSED[name]}")
+    if name not in _INNER:
+        raise ValueError(
+            f"encoder: ofa: unknown inner encoder {name!r}; choose one of "
+            f"{', '.join(_INNER)}"
+        )
+    if name == "rnn":
+        factors = conf.setdefault("subsample", [1] * conf.get("num_layers", 4))
+        if set(factors or [1]) != {1}:
+            raise ValueError(
+                f"encoder: ofa: rnn with subsample {list(factors)} would subsample "
+                "what lambda has left; set subsample to ones"
+            )
+    else:
+        layer = conf.setdefault("input_layer", "linear")
+        if layer != "linear":
+            raise ValueError(
+                f"encoder: ofa: {name} with input_layer: {layer} does not take units "
+                "as they are: conv2d and its kind subsample (or shorten) what lambda "
+                "has left, so that 6 units would be too short. Set input_layer: linear"
+            )
+    module, _, cls = _INNER[name].partition(".")
+    inner = getattr(import_module(f"espnet2.asr.encoder.{module}"), cls)
+    return inner(input_size=input_size, **conf)

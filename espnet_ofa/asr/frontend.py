@@ -1,0 +1,255 @@
+"""``frontend: ofa``: a pre-trained upstream that hands units to ESPnet."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import torch
+from espnet2.asr.frontend.abs_frontend import AbsFrontend
+from torch import Tensor, nn
+
+from espnet_ofa.asr.adapter import Adapter
+from espnet_ofa.asr.building import (
+    building_args,
+    check_neighbours,
+    loading_checkpoint,
+    parse_rate,
+)
+from espnet_ofa.subsampling import LamPolicy
+from espnet_ofa.subsampling.lengths import valid_mask
+from espnet_ofa.subsampling.rate import DEFAULT_MEAN_ALPHA, LamTrain
+from espnet_ofa.upstream import OFAUpstream, UpstreamConfig
+from espnet_ofa.upstream.checkpoint import CONFIG_NAME, from_pretrained, resolve
+from espnet_ofa.upstream.extractor import SAMPLE_RATE
+
+logger = logging.getLogger(__name__)
+
+
+class OFAFrontend(Adapter, AbsFrontend):
+    """Runs an :class:`OFAUpstream` and returns units and their true lengths.
+
+    Goes with ``normalize: utterance_mvn`` or none, and with an encoder whose
+    ``input_layer`` does not subsample.
+
+    Args:
+        upstream: directory or hub id (config and weights); or only the config, as a
+            mapping or a ``.yaml`` file, for random weights.
+        lam: lambda at evaluation, in [0, 2]; or ``adaptive`` for a learned one.
+        lam_train: lambda in training: ``uniform | uniform_period | extended``, a
+            number, ``[low, high]``; by default the same as ``lam``.
+        lam_conf: for ``adaptive``: ``{init, low, high, speed}``.
+        seed: seed of the draws.
+        layer: hidden state to return (0: embedding, -1: last layer), or ``weighted``
+            for a learned average of all of them.
+        freeze: weights keep their values and stay in eval mode; lambda stays live.
+        time_mask: ``{num, max_ms}``: in training, blank this many spans of up to that
+            many ms in each utterance, before compression.
+        fs: sampling rate of the corpus, as ESPnet's recipes append it; must be 16 kHz.
+        lam_price: with ``model: ofa``: weight of the expected share of frames kept.
+        guidance: with ``model: ofa``: weight of the cardinality loss on raw alpha.
+        ctc_guard: with ``model: ofa``: lower lambda in training for utterances that
+            would have too few units for their labels.
+        upstream_config: written by ourselves into the ``config.yaml`` of a trained
+            model, so that it can be rebuilt without ``upstream``.
+    """
+
+    role = "frontend"
+    frame_ms = OFAUpstream.frame_ms
+
+    def __init__(
+        self,
+        upstream: str | dict,
+        lam: float | str | None = None,
+        lam_train: LamTrain = None,
+        lam_conf: dict | None = None,
+        seed: int = 0,
+        layer: int | str = -1,
+        freeze: bool = False,
+        time_mask: dict | None = None,
+        fs: int | str = SAMPLE_RATE,
+        lam_price: float = 0.0,
+        guidance: float = 0.0,
+        ctc_guard: bool = False,
+        upstream_config: dict | None = None,
+    ) -> None:
+        super().__init__()
+        if parse_rate(fs) != SAMPLE_RATE:
+            raise ValueError(
+                f"frontend: ofa needs {SAMPLE_RATE} Hz audio; got fs={fs}. Resample "
+                "the corpus (--fs 16k)"
+            )
+        if freeze and guidance:
+            raise ValueError("guidance trains alpha, which freeze: true forbids")
+        check_neighbours(self.role, self.frame_ms, lam)
+        config, weights = _find_upstream(upstream, upstream_config)
+        conf = config.compressor_conf
+        policy = LamPolicy(
+            lam,
+            lam_train,
+            lam_conf,
+            seed,
+            mean_alpha=conf.get("target_rate", DEFAULT_MEAN_ALPHA),
+        )
+        if weights is None:
+            self.upstream = OFAUpstream(config, policy)
+        else:
+            self.upstream = from_pretrained(weights, policy)
+        # A rebuilt model gets its weights from a checkpoint; training on without one
+        # would silently start from noise.
+        self._awaiting_weights = weights is None and upstream_config is not None
+        self._upstream_name = upstream
+        self._choose_layer(layer)
+        self.time_mask = _check_time_mask(time_mask)
+        self.freeze = freeze
+        if freeze:
+            self.upstream.requires_grad_(False)
+            self.policy.requires_grad_(True)
+        self._setup(
+            self.upstream.compressor, lam_price, guidance, ctc_guard, keep=[self]
+        )
+        self.train(self.training)
+
+    @property
+    def policy(self) -> LamPolicy:  # type: ignore[override]
+        """The upstream's: there is one lambda, not two."""
+        return self.upstream.policy
+
+    def _choose_layer(self, layer: int | str) -> None:
+        layers = self.upstream.config.layers
+        self.layer_weights: nn.Parameter | None = None
+        self.layer: int | None = None
+        if layer == "weighted":
+            self.layer_weights = nn.Parameter(torch.zeros(layers + 1))
+            return
+        if isinstance(layer, str) or not -layers - 1 <= layer <= layers:
+            raise ValueError(
+                f"layer must be `weighted` or an int in [-{layers + 1}, {layers}] for "
+                f"an upstream of {layers} layers; got {layer!r}"
+            )
+        self.layer = layer % (layers + 1)
+        # What lies above does not run; saying so keeps data-parallel training from
+        # waiting for its gradient.
+        transformer = self.upstream.transformer
+        transformer.layers[self.layer :].requires_grad_(False)
+        if transformer.norm_first and self.layer < layers:
+            transformer.norm.requires_grad_(False)
+
+    def output_size(self) -> int:
+        """Width of the units."""
+        return self.upstream.output_size()
+
+    def train(self, mode: bool = True) -> OFAFrontend:
+        """As usual, but a frozen upstream stays in eval mode, its lambda live."""
+        super().train(mode)
+        if self.freeze:
+            self.upstream.eval()
+            self.policy.train(mode)
+        return self
+
+    def forward(self, input: Tensor, input_lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """Encode.
+
+        Args:
+            input: (B, L) samples at 16 kHz.
+            input_lengths: (B,) samples.
+
+        Returns:
+            (B, U, D) units and their (B,) true lengths.
+        """
+        if self.training and self._awaiting_weights:
+            raise RuntimeError(
+                f"frontend: ofa: the weights of upstream {self._upstream_name!r} were "
+                "not found and no checkpoint was loaded. Give a directory that "
+                "exists, or start from a checkpoint"
+            )
+        frames, n_frames = self.upstream.extract(input, input_lengths)
+        # Gradients tell training from ESPnet's collect_stats, which is in train mode.
+        if self.training and torch.is_grad_enabled() and self.time_mask is not None:
+            frames = self._mask_time(frames, n_frames)
+        out = self._compress(self.upstream.compressor, frames, n_frames, n_frames)
+        states = self.upstream.encode(out.units, out.lengths, self.layer)
+        if self.layer_weights is None:
+            return states[-1], out.lengths
+        shares = self.layer_weights.softmax(0)
+        return torch.einsum("n,nbud->bud", shares, torch.stack(states)), out.lengths
+
+    def _mask_time(self, frames: Tensor, lengths: Tensor) -> Tensor:
+        """Zero (the mean, after the layer norm) random spans of each utterance."""
+        assert self.time_mask is not None
+        shape = (len(frames), self.time_mask["num"], 1)
+        widest = self.time_mask["max_ms"] / self.frame_ms
+        width = torch.rand(shape, device=frames.device) * widest
+        room = (lengths[:, None, None] - width).clamp(min=0)
+        start = torch.rand(shape, device=frames.device) * room
+        t = torch.arange(frames.shape[1], device=frames.device)
+        masked = ((t >= start) & (t < start + width)).any(1)  # (B, S)
+        # An utterance shorter than its mask keeps its frames.
+        masked &= ((~masked) & valid_mask(lengths, frames.shape[1])).any(1)[:, None]
+        return frames.masked_fill(masked[..., None], 0.0)
+
+    def _load_from_state_dict(self, state_dict, prefix, *args, **kwargs) -> None:
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
+        self._awaiting_weights = False
+
+
+def _check_time_mask(conf: dict | None) -> dict | None:
+    if conf is not None and (
+        set(conf) != {"num", "max_ms"} or conf["num"] < 1 or conf["max_ms"] <= 0
+    ):
+        raise ValueError(
+            f"time_mask must be {{num: spans, max_ms: longest span}}; got {conf}"
+        )
+    return conf
+
+
+def _find_upstream(
+    upstream: str | dict, recorded: dict | None
+) -> tuple[UpstreamConfig, Path | None]:
+    """Config of the upstream, and the directory of its weights if they are wanted.
+
+    A config that was recorded at training time describes the checkpoint. Then weights
+    are looked for only to train on (not when ESPnet loads a checkpoint right after),
+    and they may be gone.
+    """
+    if isinstance(upstream, dict):
+        return UpstreamConfig.from_dict(upstream), None
+    if upstream.endswith((".yaml", ".yml")) and recorded is None:
+        config = UpstreamConfig.from_yaml(upstream)
+        _record(config)
+        return config, None
+    if recorded is not None:
+        config = UpstreamConfig.from_dict(recorded)
+        if loading_checkpoint():
+            return config, None
+        try:
+            directory = resolve(upstream)
+        except OSError as e:  # missing, or a hub that cannot be reached
+            logger.warning(
+                f"frontend: ofa: upstream {upstream} is not available ({e}); its "
+                "weights must come from a checkpoint"
+            )
+            return config, None
+        if UpstreamConfig.from_yaml(directory / CONFIG_NAME) != config:
+            raise ValueError(
+                f"{directory / CONFIG_NAME} is not what upstream_config recorded: the "
+                "upstream has changed. Remove upstream_config to train on the new one"
+            )
+        return config, directory
+    directory = resolve(upstream)
+    config = UpstreamConfig.from_yaml(directory / CONFIG_NAME)
+    _record(config)
+    return config, directory
+
+
+def _record(config: UpstreamConfig) -> None:
+    """Write the upstream's config into the ``config.yaml`` that ESPnet will dump."""
+    args = building_args()
+    conf = getattr(args, "frontend_conf", None)
+    if isinstance(conf, dict) and "upstream" in conf:
+        conf["upstream_config"] = config.to_dict()
+    else:
+        logger.warning(
+            "frontend: ofa: built outside ESPnet's build_model, so no config records "
+            "the shape of the upstream; give it as a mapping to be self-contained"
+        )

@@ -1,0 +1,92 @@
+"""``model: ofa``: ESPnet's ASR model, with the losses and counts of its adapters."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+from espnet2.asr.espnet_model import ESPnetASRModel
+from espnet2.torch_utils.device_funcs import force_gatherable
+from torch import Tensor
+
+from espnet_ofa.asr.adapter import Adapter
+from espnet_ofa.asr.guard import needed_units
+
+
+class OFAASRModel(ESPnetASRModel):
+    """ESPnet's hybrid CTC/attention model that listens to its ofa adapters.
+
+    Needed only for a price on units (``lam_price``), ``guidance`` or ``ctc_guard``,
+    which are set on the adapter; also reports, for train and valid, the measured
+    ``period_ms``, ``lam``, and ``infeasible``: the share of utterances that have fewer
+    units than CTC needs for their labels. ESPnet's CTC gives those zero loss
+    (``zero_infinity``), so nobody else would notice.
+
+    Takes the arguments of :class:`ESPnetASRModel`.
+
+    Raises:
+        ValueError: no adapter to listen to, or a guard without CTC.
+    """
+
+    # With the arguments of the class below, which --print_config lists.
+    @functools.wraps(ESPnetASRModel.__init__, assigned=())
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        if not self.adapters:
+            raise ValueError(
+                "model: ofa needs a frontend, preencoder or encoder named ofa; use "
+                "model: espnet otherwise"
+            )
+        for adapter in self.adapters:
+            adapter.claim()
+            if adapter.ctc_guard and self.ctc is None:
+                raise ValueError(
+                    f"{adapter.role}_conf: ctc_guard: true needs CTC, and model_conf "
+                    "has ctc_weight: 0.0"
+                )
+        self._encoder_lengths: Tensor | None = None
+
+    @property
+    def adapters(self) -> list[Adapter]:
+        """The frontend, preencoder and encoder that are ours."""
+        parts = (self.frontend, self.preencoder, self.encoder)
+        return [part for part in parts if isinstance(part, Adapter)]
+
+    def encode(self, speech: Tensor, speech_lengths: Tensor) -> tuple[Any, Tensor]:
+        """As in ESPnet; remembers the lengths that CTC will get."""
+        out, lengths = super().encode(speech, speech_lengths)
+        self._encoder_lengths = lengths
+        return out, lengths
+
+    def forward(
+        self,
+        speech: Tensor,
+        speech_lengths: Tensor,
+        text: Tensor,
+        text_lengths: Tensor,
+        **kwargs: Any,
+    ) -> tuple[Tensor, dict[str, Tensor], Tensor]:
+        """Loss, statistics and weight; see :meth:`ESPnetASRModel.forward`."""
+        needed = needed_units(text, text_lengths)
+        adapters = self.adapters
+        for adapter in adapters:
+            adapter.begin(needed)
+        loss, stats, weight = super().forward(
+            speech, speech_lengths, text, text_lengths, **kwargs
+        )
+        extra: dict[str, Tensor] = {}
+        for adapter in adapters:
+            # One adapter is the rule; with several, say whose number it is.
+            tag = "" if len(adapters) == 1 else f"_{adapter.role}"
+            for name, value in adapter.aux_losses().items():
+                loss = loss + value
+                extra[name + tag] = value.detach()
+            extra.update({k + tag: v for k, v in adapter.stats().items()})
+            adapter.end()
+        if self.ctc is not None and self._encoder_lengths is not None:
+            short = self._encoder_lengths.to(needed.device) < needed
+            extra["infeasible"] = short.float().mean()
+        self._encoder_lengths = None
+        stats.update(force_gatherable(extra, loss.device))
+        stats["loss"] = loss.detach()
+        return loss, stats, weight

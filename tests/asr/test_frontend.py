@@ -1,0 +1,136 @@
+"""``frontend: ofa``: lengths, layers, freezing, masking."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from espnet_ofa.asr.frontend import OFAFrontend
+from espnet_ofa.subsampling import LamUnsetError
+from espnet_ofa.upstream import OFAUpstream
+
+
+@pytest.fixture
+def wave():
+    return torch.randn(2, 16000), torch.tensor([16000, 9000])
+
+
+def test_units_and_lengths_are_the_upstreams(upstream_dir, wave):
+    frontend = OFAFrontend(str(upstream_dir), lam=0.9).eval()
+    expected = OFAUpstream.from_pretrained(upstream_dir)(*wave, lam=0.9)
+    units, lengths = frontend(*wave)
+    torch.testing.assert_close(units, expected.hidden_states[-1])
+    assert lengths.tolist() == expected.lengths.tolist()
+    assert units.shape == (2, int(lengths.max()), frontend.output_size())
+    period = frontend.stats()["period_ms"]
+    torch.testing.assert_close(period, expected.period_ms.mean())
+
+
+def test_same_alone_and_in_a_padded_batch(upstream_conf, wave):
+    frontend = OFAFrontend(upstream_conf, lam=0.8).eval()
+    units, lengths = frontend(*wave)
+    alone, n = frontend(wave[0][1:, :9000], wave[1][1:])
+    assert int(n) == int(lengths[1]) < int(lengths[0])
+    torch.testing.assert_close(units[1, : int(n)], alone[0], atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("layer", [0, 1, 2, -1, -3])
+def test_layer(upstream_dir, wave, layer):
+    frontend = OFAFrontend(str(upstream_dir), lam=0.5, layer=layer).eval()
+    states = OFAUpstream.from_pretrained(upstream_dir)(*wave, lam=0.5).hidden_states
+    torch.testing.assert_close(frontend(*wave)[0], states[layer])
+    unused = sum(not p.requires_grad for p in frontend.parameters())
+    assert (unused > 0) == (layer not in (2, -1))
+
+
+def test_weighted_sum_starts_as_the_mean_and_learns(upstream_conf, wave):
+    frontend = OFAFrontend(upstream_conf, lam=0.5, layer="weighted")
+    frontend.eval()
+    states = frontend.upstream(*wave).hidden_states
+    units = frontend(*wave)[0]
+    torch.testing.assert_close(units, torch.stack(states).mean(0))
+    units.square().sum().backward()
+    grad = dict(frontend.named_parameters())["layer_weights"].grad
+    assert grad is not None and grad.abs().sum() > 0
+
+
+def test_wrong_layer_and_rate(upstream_conf):
+    with pytest.raises(ValueError, match="layer must be"):
+        OFAFrontend(upstream_conf, lam=0.5, layer=3)
+    with pytest.raises(ValueError, match="16000 Hz.*8k"):
+        OFAFrontend(upstream_conf, lam=0.5, fs="8k")
+    assert OFAFrontend(upstream_conf, lam=0.5, fs="16k").output_size() == 16
+
+
+def test_frozen_weights_and_live_lambda(upstream_conf, wave):
+    conf = {**upstream_conf, "dropout": 0.5}
+    frontend = OFAFrontend(conf, lam="adaptive", freeze=True).train()
+    assert not frontend.upstream.transformer.training
+    torch.testing.assert_close(frontend(*wave)[0], frontend(*wave)[0])  # no dropout
+    frontend(*wave)[0].square().sum().backward()
+    live = {n: p.grad for n, p in frontend.named_parameters() if p.requires_grad}
+    assert list(live) == ["upstream.policy.learnable.raw"]
+    (grad,) = live.values()
+    assert grad is not None and grad.abs() > 0
+
+
+def test_frozen_weights_and_sampled_lambda(upstream_conf, wave):
+    frontend = OFAFrontend(upstream_conf, lam=0.5, lam_train="uniform", freeze=True)
+    frontend.train()
+    drawn = {float((frontend(*wave), frontend.stats()["lam"])[1]) for _ in range(4)}
+    assert len(drawn) == 4
+    frontend.eval()
+    frontend(*wave)
+    assert frontend.stats()["lam"] == 0.5
+
+
+def test_time_mask_is_in_ms_and_only_in_training(upstream_conf, wave):
+    frontend = OFAFrontend(
+        upstream_conf, lam=0.0, time_mask={"num": 2, "max_ms": 100}
+    ).eval()
+    plain, _ = frontend.upstream.extract(*wave)
+    torch.testing.assert_close(frontend(*wave)[0], frontend(*wave)[0])
+    lengths = frontend.upstream.frame_lengths(wave[1])
+    blanked = 0
+    for _ in range(20):
+        masked = frontend._mask_time(plain, lengths)
+        gone = (masked == 0).all(-1)
+        assert gone.sum(1).max() <= 2 * (100 / 20 + 1)
+        torch.testing.assert_close(masked[~gone], plain[~gone])
+        blanked += int(gone.sum())
+    assert blanked > 0
+    with pytest.raises(ValueError, match="time_mask must be"):
+        OFAFrontend(upstream_conf, lam=0.0, time_mask={"width": 3})
+
+
+def test_mask_never_takes_the_whole_utterance(upstream_conf):
+    frontend = OFAFrontend(upstream_conf, lam=0.0, time_mask={"num": 3, "max_ms": 5000})
+    frames, lengths = frontend.upstream.extract(
+        torch.randn(1, 3000), torch.tensor([3000])
+    )
+    for _ in range(20):
+        assert frontend._mask_time(frames, lengths).abs().sum() > 0
+
+
+def test_unset_lambda_is_an_error_never_a_draw(upstream_conf, wave):
+    frontend = OFAFrontend(upstream_conf, lam_train="uniform").eval()
+    with pytest.raises(LamUnsetError):
+        frontend(*wave)
+
+
+def test_an_upstream_that_changed_is_not_mistaken(upstream_dir, upstream_conf):
+    recorded = OFAUpstream.from_pretrained(upstream_dir).config.to_dict()
+    OFAFrontend(str(upstream_dir), lam=0.5, upstream_config=recorded)
+    with pytest.raises(ValueError, match="upstream has changed"):
+        OFAFrontend(
+            str(upstream_dir), lam=0.5, upstream_config={**recorded, "layers": 3}
+        )
+
+
+def test_every_parameter_gets_a_gradient_at_lambda_zero(upstream_conf, wave):
+    # What data-parallel training needs, without find_unused_parameters.
+    for layer in (-1, 1, "weighted"):
+        frontend = OFAFrontend(upstream_conf, lam=0.0, layer=layer).train()
+        frontend(*wave)[0].sum().backward()
+        for name, p in frontend.named_parameters():
+            assert p.grad is not None or not p.requires_grad, name
