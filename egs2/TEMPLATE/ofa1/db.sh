@@ -1,0 +1,5 @@
+# shellcheck shell=bash disable=SC2034
+# Where corpora are. Empty: download. The environment and --data_dir override this.
+AN4=${AN4:-}
+MINI_LIBRISPEECH=${MINI_LIBRISPEECH:-} # holds train-clean-5 and dev-clean-2
+LIBRISPEECH=${LIBRISPEECH:-}           # holds train-clean-100, dev-clean, ...

@@ -1,0 +1,28 @@
+# shellcheck shell=bash
+# Sourced by every script: the Python environment and where things are.
+OFA_TEMPLATE=$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")
+# Checkout of espnet_ofa; to be set where this folder was copied into an ESPnet tree.
+OFA_ROOT=${OFA_ROOT:-$(cd "${OFA_TEMPLATE}/../../.." && pwd)}
+export OFA_TEMPLATE OFA_ROOT
+
+if [ -f "${PWD}/../../../tools/activate_python.sh" ]; then # ESPnet's own environment
+    set +eu
+    # shellcheck disable=SC1091
+    . "${PWD}/../../../tools/activate_python.sh"
+    set -eu
+elif [ -z "${VIRTUAL_ENV:-}" ] && [ -d "${OFA_ROOT}/.venv/bin" ]; then
+    export VIRTUAL_ENV="${OFA_ROOT}/.venv"
+    PATH="${VIRTUAL_ENV}/bin:${PATH}"
+fi
+# Kaldi's programs come first where a recipe has them.
+export PATH="${PWD}/utils:${OFA_TEMPLATE}/utils:${PATH}"
+
+find_package='import importlib.util as u, sys; sys.exit(u.find_spec("espnet_ofa") is None)'
+if ! (cd / && python3 -c "${find_package}"); then
+    export PYTHONPATH="${OFA_ROOT}${PYTHONPATH:+:${PYTHONPATH}}"
+fi
+unset find_package
+
+export OMP_NUM_THREADS=1 # for data; ofa.sh raises it for training on a CPU
+export PYTHONIOENCODING=UTF-8
+export LC_ALL=C

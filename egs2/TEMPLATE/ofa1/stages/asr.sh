@@ -1,0 +1,167 @@
+# shellcheck shell=bash disable=SC2154
+# Sourced by ofa.sh: stages 9 to 12, from an upstream to recognisers.
+
+train() { # DIR MODULE OPTION...: ESPnet's trainer; an interrupted training goes on
+    local dir=$1 module=$2 command
+    shift 2
+    command=("${python}" -m "${module}" --output_dir "${dir}" --resume true "$@")
+    log "training log: ${dir}/train.log"
+    if [ "${ngpu}" -gt 1 ] || [ "${num_nodes}" -gt 1 ]; then
+        "${python}" -m espnet2.bin.launch --cmd "${cuda_cmd} --name ${dir##*/}" \
+            --log "${dir}/train.log" --ngpu "${ngpu}" --num_nodes "${num_nodes}" \
+            --init_file_prefix "${dir}/.dist_init_" --multiprocessing_distributed true \
+            -- "${command[@]}"
+        return
+    fi
+    if [ -f "${dir}/train.log" ]; then
+        mv "${dir}/train.log" "${dir}/train.1.log" # of the interrupted run
+    fi
+    # shellcheck disable=SC2086
+    OMP_NUM_THREADS=${num_threads} ${cuda_cmd} --gpu "${ngpu}" \
+        --num_threads "${num_threads}" "${dir}/train.log" \
+        "${command[@]}" --ngpu "${ngpu}"
+}
+
+# Without installation there is no start-up hook, and our own entry takes its place.
+asr_train_module() {
+    if [ -n "${PYTHONPATH:-}" ] && [[ ":${PYTHONPATH}:" == *":${OFA_ROOT}:"* ]]; then
+        echo espnet_ofa.bin.asr_train
+    else
+        echo espnet2.bin.asr_train
+    fi
+}
+
+asr_options() { # CONFIG: what all of ESPnet's ASR commands share, one per line
+    printf '%s\n' --config "$1" --use_preprocessor true --token_type "${token_type}" \
+        --token_list "${token_list}" --bpemodel "${bpemodel}" \
+        --non_linguistic_symbols "${nlsyms_txt}" --cleaner "${cleaner}" --g2p "${g2p}"
+    if grep -q '^frontend: *ofa' "$1"; then
+        printf '%s\n' --frontend_conf "upstream=${upstream}" --frontend_conf "fs=${fs}"
+    fi
+    local which dump
+    for which in train valid; do
+        dump=${which}_dump
+        printf '%s\n' "--${which}_data_path_and_name_and_type" \
+            "${!dump}/wav.scp,speech,sound" \
+            "--${which}_data_path_and_name_and_type" "${!dump}/text,text,text"
+    done
+}
+
+stats_options() { # shapes, for training
+    local which
+    for which in train valid; do
+        printf '%s\n' "--${which}_shape_file" "${asr_stats_dir}/${which}/speech_shape" \
+            "--${which}_shape_file" "${asr_stats_dir}/${which}/text_shape.${token_type}"
+    done
+    printf '%s\n' --fold_length "${asr_speech_fold_length}" \
+        --fold_length "${asr_text_fold_length}"
+}
+
+check_upstream() {
+    if [ -n "${pretrained_upstream}" ]; then
+        return # a folder, a hub id, or a config for random weights
+    fi
+    need "${upstream}/config.yaml" 8
+}
+
+# ESPnet takes most of a minute to start on two cores, so a job gets many utterances.
+UTTERANCES_PER_JOB=20000
+
+stage_9() {
+    local out=${asr_stats_dir} jobs logdir options which dump inputs
+    check_upstream
+    need_config "${asr_config}"
+    need "${token_list}" 5
+    mapfile -t inputs < <(data_files "${train_dump}" "${valid_dump}")
+    # Shapes depend on data and tokens; a configuration that normalises with global_mvn
+    # would add its features, which pre-trained units are not meant for.
+    if ! to_do "${out}" "${token_list}" "fs=${fs}" "${inputs[@]}"; then
+        return
+    fi
+    jobs=$(($(wc -l <"${train_dump}/wav.scp") / UTTERANCES_PER_JOB + 1))
+    jobs=$((jobs < nj ? jobs : nj))
+    logdir=${out}/logdir
+    mapfile -t options < <(asr_options "${asr_config}")
+    for which in train valid; do
+        dump=${which}_dump
+        split_keys "${!dump}/wav.scp" "${logdir}/${which}" "${jobs}"
+        options+=("--${which}_shape_file" "${logdir}/${which}.JOB.scp")
+    done
+    # shellcheck disable=SC2086
+    ${train_cmd} JOB=1:"${jobs}" "${logdir}/stats.JOB.log" \
+        "${python}" -m "$(asr_train_module)" --collect_stats true --ngpu 0 \
+        --output_dir "${logdir}/stats.JOB" "${options[@]}" ${asr_args}
+    collect_shapes "${logdir}" "${jobs}" "${out}"
+    finish "${out}"
+}
+
+split_keys() { # SCP PREFIX JOBS: PREFIX.1.scp ... of nearly equal length
+    local scp=$1 prefix=$2 jobs=$3 job
+    mkdir -p "$(dirname "${prefix}")"
+    if [ "$(wc -l <"${scp}")" -lt "${jobs}" ]; then
+        die "${scp} has fewer utterances than jobs (${jobs}); give a smaller --nj"
+    fi
+    for ((job = 1; job <= jobs; job++)); do
+        awk -v n="${jobs}" -v j="${job}" 'NR % n == j % n' "${scp}" >"${prefix}.${job}.scp"
+    done
+}
+
+collect_shapes() { # LOGDIR JOBS OUT
+    local which job size
+    size=$(wc -l <"${token_list}")
+    for which in train valid; do
+        mkdir -p "$3/${which}"
+        for ((job = 1; job <= $2; job++)); do
+            cat "$1/stats.${job}/${which}/speech_shape"
+        done | sort >"$3/${which}/speech_shape"
+        for ((job = 1; job <= $2; job++)); do
+            cat "$1/stats.${job}/${which}/text_shape"
+        done | sort | sed "s/\$/,${size}/" >"$3/${which}/text_shape.${token_type}"
+    done
+}
+
+# fine_tune DIR CONFIG [INIT]: train a recogniser, from a checkpoint where one is given
+fine_tune() {
+    local dir=$1 config=$2 init=${3:-} options inputs
+    check_upstream
+    need_config "${config}"
+    need "${asr_stats_dir}/.done" 9
+    inputs=("${config}" "args=${asr_args}" "upstream=${upstream}" "${token_list}"
+        "${asr_stats_dir}"/{train,valid}/{speech_shape,text_shape."${token_type}"}
+        "${train_dump}/text")
+    if [ -f "${upstream}/model.safetensors" ]; then
+        inputs+=("${upstream}/model.safetensors")
+    fi
+    mapfile -t options < <(asr_options "${config}" && stats_options)
+    if [ -n "${init}" ]; then
+        inputs+=("${init}")
+        options+=(--init_param "${init}")
+    fi
+    if to_train "${dir}" "${inputs[@]}"; then
+        # shellcheck disable=SC2086
+        train "${dir}" "$(asr_train_module)" "${options[@]}" ${asr_args}
+        finish "${dir}"
+    fi
+}
+
+stage_10() {
+    fine_tune "${asr_exp}" "${asr_config}"
+}
+
+stage_11() {
+    if [ "${s2s_from_ctc}" = true ]; then
+        need "${asr_exp}/${inference_asr_model}" 10
+        fine_tune "${s2s_exp}" "${s2s_config}" "${asr_exp}/${inference_asr_model}"
+    else
+        fine_tune "${s2s_exp}" "${s2s_config}"
+    fi
+}
+
+stage_12() {
+    local config
+    need "${asr_exp}/${inference_asr_model}" 10
+    for config in ${adaptive_configs}; do
+        fine_tune "$(adaptive_exp "${config}")" "${config}" \
+            "${asr_exp}/${inference_asr_model}"
+    done
+}

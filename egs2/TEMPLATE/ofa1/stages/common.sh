@@ -1,0 +1,124 @@
+# shellcheck shell=bash disable=SC2154
+# Sourced by ofa.sh: logging, and what is finished.
+
+log() {
+    local fname=${BASH_SOURCE[1]##*/}
+    echo -e "$(date '+%Y-%m-%dT%H:%M:%S') (${fname}:${BASH_LINENO[0]}:${FUNCNAME[1]}) $*"
+}
+
+die() {
+    log "Error: $*" >&2
+    exit 1
+}
+
+# What a result depends on, one line per option (name=value) or file. Files count by
+# content, so that one made anew with the same content changes nothing. cksum, because
+# POSIX has it and nobody forges these files.
+describe() {
+    local item
+    for item in "$@"; do
+        if [ -f "${item}" ]; then
+            echo "${item} $(cksum <"${item}" | cut -d' ' -f1,2)"
+        else
+            echo "${item}"
+        fi
+    done
+}
+
+data_files() { # DIR...: the files that make a data directory what it is
+    local dir name
+    for dir in "$@"; do
+        for name in wav.scp text utt2num_samples boundaries; do
+            if [ -f "${dir}/${name}" ]; then
+                echo "${dir}/${name}"
+            fi
+        done
+    done
+}
+
+show_changes() { # DIR WANTED
+    diff "$1/.from" <(echo "$2") | sed -n 's/^</    was:/p; s/^>/    now:/p' >&2 || true
+}
+
+# What a folder is made from stands in DIR/.from, before the work; DIR/.done comes after.
+made_from() { # DIR
+    cat "$1/.from" 2>/dev/null || true
+}
+
+# to_update DIR ITEM...: whether DIR must (still) be made from these options and files.
+to_update() {
+    local dir=$1 wanted
+    shift
+    wanted=$(describe "$@")
+    if [ -f "${dir}/.done" ]; then
+        if [ "$(made_from "${dir}")" = "${wanted}" ]; then
+            log "finished before; to redo, remove ${dir}/.done"
+            return 1
+        fi
+        log "${dir} was made from something else and is made again:"
+        show_changes "${dir}" "${wanted}"
+    fi
+    mkdir -p "${dir}"
+    rm -f "${dir}/.done"
+    echo "${wanted}" >"${dir}/.from"
+}
+
+# to_do DIR ITEM...: the same, but DIR starts empty where it was begun from something
+# else; what was interrupted stays, its tool goes on from there.
+to_do() {
+    local dir=$1 before
+    before=$(made_from "${dir}")
+    if [ -z "${before}" ] && [ -n "$(ls -A "${dir}" 2>/dev/null)" ]; then
+        die "${dir} exists, but this recipe did not make it: remove it, or choose" \
+            "another --datadir, --dumpdir or --expdir"
+    fi
+    to_update "$@" || return
+    if [ "${before}" != "$(made_from "${dir}")" ]; then
+        find "${dir}" -mindepth 1 ! -path "${dir}/.from" -delete
+    fi
+}
+
+# The same for a folder of a model, which holds hours of work: never removed unasked.
+to_train() {
+    local dir=$1 wanted
+    shift
+    wanted=$(describe "$@")
+    if [ -f "${dir}/.from" ] && [ "$(made_from "${dir}")" != "${wanted}" ]; then
+        log "${dir} was trained from something else:"
+        show_changes "${dir}" "${wanted}"
+        if [ "${overwrite}" != true ]; then
+            die "${dir}: give --overwrite true to train it again from the start; or" \
+                "another tag (--ssl_tag, --asr_tag, --s2s_tag) to keep it beside the" \
+                "new one; or remove ${dir}/.from to go on from its last checkpoint"
+        fi
+        log "--overwrite true: removing ${dir}"
+        rm -rf "${dir}"
+    fi
+    if [ -f "${dir}/.done" ] && [ -f "${dir}/.from" ]; then
+        log "finished before; to run it again, remove ${dir}/.done"
+        return 1
+    fi
+    mkdir -p "${dir}"
+    rm -f "${dir}/.done"
+    echo "${wanted}" >"${dir}/.from"
+}
+
+finish() { # DIR
+    touch "$1/.done"
+}
+
+need_config() { # FILE
+    [ -f "$1" ] || die "$1: no such configuration"
+}
+
+need() { # FILE STAGE: an input and the stage that makes it
+    [ -e "$1" ] || die "$1 does not exist; run stage $2 first"
+}
+
+tool() { # LOG MODULE ARGUMENT...: one of our data tools as a job of its own
+    local logfile=$1 module=$2
+    shift 2
+    # shellcheck disable=SC2086 # commands may hold options
+    ${train_cmd} --num_threads "${nj}" "${logfile}" \
+        "${python}" -m "espnet_ofa.bin.${module}" "$@"
+}

@@ -1,0 +1,131 @@
+# shellcheck shell=bash disable=SC2154
+# Sourced by ofa.sh: stages 13 to 15, from recognisers to results and packages.
+
+# name dir checkpoint inference_config lambdas, tab separated, of every trained model
+systems() {
+    local config
+    print_system ctc "${asr_exp}" "${inference_asr_model}" \
+        "${inference_config}" "${inference_lams}"
+    print_system s2s "${s2s_exp}" "${inference_s2s_model}" \
+        "${s2s_inference_config}" "${s2s_inference_lams}"
+    for config in ${adaptive_configs}; do
+        print_system "$(config_name "${config}")" "$(adaptive_exp "${config}")" \
+            "${inference_asr_model}" "${inference_config}" own
+    done
+}
+
+print_system() {
+    local name=${1#train_asr_} # conf/train_asr_adaptive.yaml -> adaptive
+    if [ -f "$2/.done" ]; then
+        (IFS=$'\t' && shift && echo "${name}"$'\t'"$*")
+    fi
+}
+
+decode_dir() { # DIR CONFIG
+    echo "$1/${inference_tag:-$(config_name "$2")}"
+}
+
+stage_13() {
+    local found name dir model config lams dirs=() options=()
+    found=$(systems)
+    [ -n "${found}" ] || die "no trained model in ${expdir}; run stages 10 to 12 first"
+    while IFS=$'\t' read -r name dir model config lams <&3; do
+        decode "${dir}" "${model}" "${config}" "${lams}"
+        dirs+=("${name}=$(decode_dir "${dir}" "${config}")")
+    done 3<<<"${found}"
+    if [ -f "${upstream}/rate.json" ]; then
+        options+=(--ssl_stats "${upstream}/rate.json")
+    fi
+    if [ -n "${readme}" ]; then
+        options+=(--readme "${readme}")
+    fi
+    # Its table is the last thing on the screen.
+    "${python}" -m espnet_ofa.bin.report --expdir "${expdir}" --decode_dirs "${dirs[@]}" \
+        --out "${expdir}/report" ${options[@]+"${options[@]}"}
+}
+
+decode() { # DIR CHECKPOINT CONFIG LAMBDAS
+    local dir=$1 model=$2 config=$3 lams=$4 out set dumps=() sets=() options inputs
+    out=$(decode_dir "${dir}" "${config}")
+    need "${dir}/${model}" "10 to 12"
+    need_config "${config}"
+    for set in ${test_sets}; do
+        need "${raw}/${set}/wav.scp" 3
+        dumps+=("${raw}/${set}")
+        sets+=(--test_set "${set}:${raw}/${set}")
+    done
+    mapfile -t inputs < <(data_files "${dumps[@]}")
+    if ! to_update "${out}" "${config}" "${dir}/${model}" "lams=${lams}" \
+        "sets=${test_sets}" "args=${inference_args}" "jobs=${inference_nj}" "${inputs[@]}"; then
+        return
+    fi
+    log "decoding with ${dir}/${model}; logs: ${out}/log"
+    read -r -a options <<<"--lam ${lams} ${inference_args}"
+    options+=(--config "${config}" --ngpu "${inference_gpu}"
+        --asr_train_config "${dir}/config.yaml" --asr_model_file "${dir}/${model}")
+    if [ "${inference_nj}" -le 1 ]; then
+        run_inference "${out}/log/decode.log" --output_dir "${out}" "${sets[@]}" \
+            "${options[@]}"
+    else
+        rm -rf "${out}/logdir" # perhaps of another number of jobs
+        for set in ${test_sets}; do
+            split_keys "${raw}/${set}/wav.scp" "${out}/logdir/${set}" "${inference_nj}"
+            run_inference JOB=1:"${inference_nj}" "${out}/log/${set}.JOB.log" \
+                --key_file "${out}/logdir/${set}.JOB.scp" \
+                --output_dir "${out}/logdir/output.JOB" \
+                --test_set "${set}:${raw}/${set}" "${options[@]}"
+        done
+    fi
+    finish "${out}"
+}
+
+run_inference() { # [JOB=1:N] LOG OPTION...
+    local where=("$1")
+    shift
+    if [[ ${where[0]} == JOB=* ]]; then
+        where+=("$1")
+        shift
+    fi
+    # shellcheck disable=SC2086
+    OMP_NUM_THREADS=${num_threads} ${decode_cmd} --gpu "${inference_gpu}" \
+        --num_threads "${num_threads}" "${where[@]}" \
+        "${python}" -m espnet_ofa.bin.asr_inference "$@"
+}
+
+stage_14() {
+    local found name dir model options
+    found=$(systems)
+    [ -n "${found}" ] || die "no trained model in ${expdir}; run stages 10 to 12 first"
+    while IFS=$'\t' read -r name dir model _ <&3; do
+        options=()
+        if [ "${bpemodel}" != none ]; then
+            options+=(--option "${bpemodel}")
+        fi
+        if [ -f "${expdir}/report/report.md" ]; then
+            options+=(--option "${expdir}/report/report.md")
+        fi
+        if to_do "${dir}/packed" "${dir}/${model}" "${dir}/config.yaml"; then
+            # shellcheck disable=SC2086
+            ${train_cmd} "${dir}/packed/pack.log" "${python}" -m espnet2.bin.pack asr \
+                --asr_train_config "${dir}/config.yaml" \
+                --asr_model_file "${dir}/${model}" \
+                --outpath "${dir}/packed/model.zip" ${options[@]+"${options[@]}"}
+            finish "${dir}/packed"
+        fi
+        log "${name}: ${dir}/packed/model.zip"
+    done 3<<<"${found}"
+}
+
+stage_15() {
+    [ -n "${hf_repo}" ] || usage_error "stage 15 needs --hf_repo USER/NAME"
+    local found dir unpacked
+    found=$(systems)
+    dir=$(awk -F'\t' -v name="${pack_system}" '$1 == name {print $2}' <<<"${found}")
+    [ -n "${dir}" ] || die "--pack_system ${pack_system}: not trained; there are:" \
+        "$(cut -f1 <<<"${found}" | paste -s -d' ')"
+    need "${dir}/packed/model.zip" 14
+    unpacked=${dir}/packed/model
+    rm -rf "${unpacked}"
+    "${python}" -m zipfile -e "${dir}/packed/model.zip" "${unpacked}"
+    "${python}" "${OFA_TEMPLATE}/pyscripts/upload.py" "${unpacked}" "${hf_repo}"
+}

@@ -1,0 +1,107 @@
+# shellcheck shell=bash disable=SC2034,SC2154
+# Sourced by ofa.sh: checks options and derives the names of folders.
+
+for name in train_set valid_set test_sets; do
+    [ -n "${!name}" ] || usage_error "--${name} is required"
+done
+for name in stage stop_stage ngpu num_nodes nj inference_nj num_threads nbpe; do
+    case ${!name} in
+        *[!0-9]*) usage_error "--${name} is a number, not '${!name}'" ;;
+    esac
+done
+case ${token_type} in
+    bpe | char) ;;
+    *) usage_error "--token_type is bpe or char, not '${token_type}'" ;;
+esac
+case ${ssl_segments} in
+    codes | data | none) ;;
+    *) usage_error "--ssl_segments is codes, data or none, not '${ssl_segments}'" ;;
+esac
+
+skip() { # OPTION STAGE...: leave these out where the option is true
+    if [ "$1" = true ]; then
+        shift
+        skip_stages="${skip_stages} $*"
+    fi
+}
+skip "${skip_data_prep}" 1 2 3 4 5
+skip "${skip_train}" 6 7 8 9 10 11 12
+skip "${skip_eval}" 13
+skip "${skip_packing}" 14
+skip "${skip_upload_hf}" 15
+if [ -n "${pretrained_upstream}" ]; then
+    skip true 6 7 8
+fi
+
+# --- resources
+cores=$(getconf _NPROCESSORS_ONLN)
+: "${nj:=$((cores < 32 ? cores : 32))}"
+if [ -z "${ngpu}" ]; then
+    ngpu=0
+    if nvidia-smi -L 2>/dev/null | grep -q GPU; then
+        ngpu=1
+    fi
+fi
+: "${num_threads:=$((ngpu > 0 ? 1 : cores))}"
+inference_gpu=0
+if [ "${gpu_inference}" = true ]; then
+    inference_gpu=1
+fi
+
+# --- data
+raw=${dumpdir}/raw
+perturbed_set=${train_set}
+if [ -n "${speed_perturb_factors}" ]; then
+    perturbed_set=${train_set}_sp
+fi
+: "${ssl_train_set:=${train_set}}"
+# The training data enters perturbed, like everywhere else.
+ssl_parts=" ${ssl_train_set} "
+ssl_parts=${ssl_parts/ ${train_set} / ${perturbed_set} }
+if [ -n "${ssl_extra_dirs}" ]; then
+    ssl_parts="${ssl_parts} ssl_extra"
+fi
+read -r -a ssl_parts <<<"${ssl_parts}"
+ssl_dump=${raw}/${ssl_parts[0]}
+if [ ${#ssl_parts[@]} -gt 1 ]; then
+    ssl_dump=${raw}/ssl_train
+fi
+train_dump=${raw}/${perturbed_set}
+valid_dump=${raw}/${valid_set}
+
+# --- tokens
+token_tag=${token_type}
+if [ "${token_type}" = bpe ]; then
+    token_tag=bpe_${bpemode}${nbpe}
+fi
+token_dir=${datadir}/${lang}_token_list/${token_tag}
+token_list=${token_dir}/tokens.txt
+bpemodel=none
+if [ "${token_type}" = bpe ]; then
+    bpemodel=${token_dir}/bpe.model
+fi
+
+# --- models, named after their configurations as in asr.sh
+config_name() { # CONFIG: conf/tuning/train_asr.yaml -> train_asr
+    local name=${1##*/}
+    echo "${name%.yaml}"
+}
+data_tag=raw_${lang}_${token_type}
+if [ "${token_type}" = bpe ]; then
+    data_tag+=${nbpe}
+fi
+if [ -n "${speed_perturb_factors}" ]; then
+    data_tag+=_sp
+fi
+: "${ssl_tag:=$(config_name "${ssl_config}")_raw}"
+: "${ssl_exp:=${expdir}/ssl_${ssl_tag}}"
+: "${ssl_stats_dir:=${expdir}/ssl_stats_raw}"
+: "${ssl_targets_dir:=${expdir}/ssl_targets_${ssl_segments}${ssl_num_codes}}"
+: "${asr_stats_dir:=${expdir}/asr_stats_${data_tag}}"
+: "${asr_exp:=${expdir}/asr_${asr_tag:-$(config_name "${asr_config}")_${data_tag}}}"
+: "${s2s_exp:=${expdir}/asr_${s2s_tag:-$(config_name "${s2s_config}")_${data_tag}}}"
+adaptive_exp() { # CONFIG
+    echo "${expdir}/asr_$(config_name "$1")_${data_tag}"
+}
+upstream=${pretrained_upstream:-${ssl_exp}/upstream}
+: "${s2s_inference_lams:=${inference_lams}}"

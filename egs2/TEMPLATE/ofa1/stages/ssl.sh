@@ -1,0 +1,79 @@
+# shellcheck shell=bash disable=SC2154
+# Sourced by ofa.sh: stages 6 to 8, from audio to an upstream.
+
+# Names of the two sets below the folders of targets and shapes.
+ssl_train_name() { basename "${ssl_dump}"; }
+
+stage_6() {
+    local out=${ssl_targets_dir} inputs
+    need "${ssl_dump}/wav.scp" 4
+    need "${valid_dump}/wav.scp" 4
+    mapfile -t inputs < <(data_files "${ssl_dump}" "${valid_dump}")
+    if to_do "${out}" "codes=${ssl_num_codes}" "segments=${ssl_segments}" \
+        "args=${ssl_targets_args}" "${inputs[@]}"; then
+        # shellcheck disable=SC2086
+        tool "${out}/targets.log" ssl_targets \
+            --data_dirs "${ssl_dump}" "${valid_dump}" --output_dir "${out}" \
+            --num_codes "${ssl_num_codes}" --segments "${ssl_segments}" --nj "${nj}" \
+            ${ssl_targets_args}
+        finish "${out}"
+    fi
+}
+
+# Batching needs the number of samples only, which formatting has counted: this checks
+# that targets (and segments) exist and fit for every utterance, and writes the shapes.
+stage_7() {
+    local out=${ssl_stats_dir} targets=${ssl_targets_dir} name dir inputs
+    name=$(ssl_train_name)
+    need "${targets}/${name}/targets" 6
+    mapfile -t inputs < <(data_files "${ssl_dump}" "${valid_dump}")
+    for dir in "${name}" "${valid_set}"; do
+        inputs+=("${targets}/${dir}/targets")
+        if [ "${ssl_segments}" != none ]; then
+            inputs+=("${targets}/${dir}/boundaries")
+        fi
+    done
+    if to_do "${out}" "segments=${ssl_segments}" "${inputs[@]}"; then
+        "${python}" "${OFA_TEMPLATE}/pyscripts/ssl_stats.py" \
+            "train:${ssl_dump}:${targets}/${name}" \
+            "valid:${valid_dump}:${targets}/${valid_set}" \
+            --segments "${ssl_segments}" --output_dir "${out}"
+        finish "${out}"
+    fi
+}
+
+ssl_data_options() { # train|valid DUMP TARGETS: one per line
+    local which=$1 dump=$2 targets=$3 option=--$1_data_path_and_name_and_type
+    printf '%s\n' "${option}" "${dump}/wav.scp,speech,sound" \
+        "${option}" "${targets}/targets,targets,text_int" \
+        "--${which}_shape_file" "${ssl_stats_dir}/${which}/speech_shape"
+    if [ "${ssl_segments}" != none ]; then
+        printf '%s\n' "${option}" "${targets}/boundaries,boundaries,text_int"
+    fi
+}
+
+stage_8() {
+    local train_targets valid_targets inputs options
+    need "${ssl_stats_dir}/.done" 7
+    need_config "${ssl_config}"
+    train_targets=${ssl_targets_dir}/$(ssl_train_name)
+    valid_targets=${ssl_targets_dir}/${valid_set}
+    inputs=("${ssl_config}" "args=${ssl_args}" "segments=${ssl_segments}"
+        "model=${ssl_model}" "${ssl_stats_dir}"/{train,valid}/speech_shape
+        "${train_targets}/targets" "${valid_targets}/targets")
+    if to_train "${ssl_exp}" "${inputs[@]}"; then
+        mapfile -t options < <(
+            ssl_data_options train "${ssl_dump}" "${train_targets}"
+            ssl_data_options valid "${valid_dump}" "${valid_targets}"
+        )
+        # shellcheck disable=SC2086
+        train "${ssl_exp}" espnet_ofa.bin.ssl_train --config "${ssl_config}" \
+            --num_codes "${ssl_num_codes}" "${options[@]}" ${ssl_args}
+        tool "${ssl_exp}/export.log" ssl_export \
+            --train_config "${ssl_exp}/config.yaml" \
+            --model_file "${ssl_exp}/${ssl_model}" \
+            --data_dir "${valid_dump}" --output_dir "${upstream}"
+        finish "${ssl_exp}"
+    fi
+    log "upstream: ${upstream}"
+}

@@ -1,0 +1,12 @@
+#!/usr/bin/env bash
+# Mini LibriSpeech: five hours of read English. Made for one GPU, or two CPU cores and
+# patience.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")"
+
+./ofa.sh --lang en --train_set train --valid_set valid --test_sets test \
+    --speed_perturb_factors "0.9 1.0 1.1" --nbpe 300 \
+    --ssl_config conf/train_ssl.yaml \
+    --asr_config conf/train_asr_ctc.yaml \
+    --s2s_config conf/train_asr_s2s.yaml --s2s_from_ctc true \
+    "$@"

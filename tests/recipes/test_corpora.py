@@ -1,0 +1,105 @@
+"""local/data.sh of the recipes, on corpora of a few seconds."""
+
+import os
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+EGS = Path(__file__).resolve().parents[2] / "egs2"
+NOISE = np.random.default_rng(0).normal(0, 0.1, 8000).astype(np.float32)
+
+
+def make_part(folder, speakers):
+    """A folder in LibriSpeech's layout, one utterance per speaker."""
+    for speaker in speakers:
+        chapter = folder / str(speaker) / "7"
+        chapter.mkdir(parents=True)
+        utt = f"{speaker}-7-0000"
+        soundfile.write(chapter / f"{utt}.flac", NOISE, 16000)
+        (chapter / f"{speaker}-7.trans.txt").write_text(f"{utt} HELLO {speaker}\n")
+
+
+def run(recipe, *options, **env):
+    return subprocess.run(
+        ["local/data.sh", *map(str, options)],
+        cwd=EGS / recipe / "ofa1",
+        env={**os.environ, **env},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+
+
+def utterances(folder):
+    return [line.split()[0] for line in (folder / "text").read_text().splitlines()]
+
+
+@pytest.mark.parametrize(
+    ("train", "test"),
+    [
+        ("LibriSpeech/train-clean-5", "LibriSpeech/dev-clean-2"),
+        ("mini_librispeech/train-clean-5", "librispeech_dev_clean_20/dev-clean"),
+        ("train-clean-5", "dev-clean-2"),
+    ],
+)
+def test_mini_librispeech_layouts(tmp_path, train, test):
+    make_part(tmp_path / train, range(10, 15))
+    make_part(tmp_path / test, [99])
+    data = tmp_path / "data"
+    done = run("mini_librispeech", "--data_dir", tmp_path, "--datadir", data)
+    assert done.returncode == 0, done.stderr
+    assert utterances(data / "test") == ["99-7-0000"]
+    assert len(utterances(data / "train")) == 3
+    assert len(utterances(data / "valid")) == 2
+    assert not set(utterances(data / "train")) & set(utterances(data / "valid"))
+
+
+def test_corpus_that_is_not_there(tmp_path):
+    done = run(
+        "mini_librispeech",
+        "--datadir",
+        tmp_path / "data",
+        MINI_LIBRISPEECH=str(tmp_path),
+    )
+    assert done.returncode == 1
+    assert (
+        f"{tmp_path} and the folders in it hold no dev-clean-2 dev-clean" in done.stderr
+    )
+
+
+def test_damaged_audio_is_named(tmp_path):
+    make_part(tmp_path / "train-clean-5", range(10, 15))
+    make_part(tmp_path / "dev-clean-2", [98, 99])
+    broken = tmp_path / "dev-clean-2/98/7/98-7-0000.flac"
+    broken.write_bytes(broken.read_bytes()[:200])
+    options = ["--data_dir", tmp_path, "--datadir", tmp_path / "data"]
+    done = run("mini_librispeech", *options)
+    assert done.returncode == 1
+    assert "98-7-0000" in done.stderr + done.stdout
+    done = run("mini_librispeech", *options, "--skip_bad", "true")
+    assert done.returncode == 0, done.stderr
+    assert utterances(tmp_path / "data/test") == ["99-7-0000"]
+
+
+def test_librispeech_sets(tmp_path):
+    for number, part in enumerate(
+        ["train-clean-100", "dev-clean", "dev-other", "test-clean", "test-other"]
+    ):
+        make_part(tmp_path / "LibriSpeech" / part, [10 + number])
+    data = tmp_path / "data"
+    options = ["--data_dir", tmp_path, "--datadir", data, "--hours", 100]
+    done = run("librispeech", *options)
+    assert done.returncode == 0, done.stderr
+    assert utterances(data / "dev") == ["11-7-0000", "12-7-0000"]
+    assert utterances(data / "train_clean_100") == ["10-7-0000"]
+    assert not (data / "train_960").exists()
+    options[-1] = 300
+    assert run("librispeech", *options).returncode == 2
+
+
+def test_synth_takes_no_corpus():
+    done = run("synth", "--data_dir", "somewhere")
+    assert done.returncode == 2 and "corpus is made here" in done.stderr

@@ -1,0 +1,156 @@
+"""The shell layer: lint, options, and where recipes may live."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+EGS = ROOT / "egs2"
+TEMPLATE = EGS / "TEMPLATE/ofa1"
+RECIPES = sorted(p for p in EGS.glob("*/ofa1") if p != TEMPLATE)
+LINKED = ("ofa.sh", "path.sh", "cmd.sh", "db.sh")
+
+
+def run(*command, cwd, **env):
+    return subprocess.run(
+        [str(word) for word in command],
+        cwd=cwd,
+        env={**os.environ, **env},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+
+def test_shellcheck():
+    scripts = sorted(p for p in EGS.rglob("*.sh") if not p.is_symlink())
+    assert len(scripts) > 10
+    beside = Path(sys.executable).with_name("shellcheck")
+    shellcheck = beside if beside.exists() else shutil.which("shellcheck")
+    if shellcheck is None:
+        pytest.skip("shellcheck is not installed")
+    done = run(shellcheck, *scripts, cwd=ROOT)
+    assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda p: p.parent.name)
+def test_recipe_is_thin(recipe):
+    for name in LINKED:
+        assert (recipe / name).is_symlink()
+        assert (recipe / name).resolve() == TEMPLATE / name
+    assert os.access(recipe / "run.sh", os.X_OK)
+    assert os.access(recipe / "local/data.sh", os.X_OK)
+    assert len((recipe / "run.sh").read_text().splitlines()) < 40
+    broken = [p for p in recipe.rglob("*") if p.is_symlink() and not p.exists()]
+    assert not broken
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda p: p.parent.name)
+def test_help_lists_options(recipe):
+    done = run(recipe / "run.sh", "--help", cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    for option in ("--stage (1)", "--nj", "--hf_repo", "--inference_lams"):
+        assert f"  {option}" in done.stdout
+    assert "first stage" in done.stdout
+    done = run("local/data.sh", "--help", cwd=recipe)
+    assert done.returncode == 0 and "--download_dir (downloads)" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--nosuch", "1"], "unknown option --nosuch"),
+        (["--PATH", "1"], "unknown option --PATH"),
+        (["--nj"], "--nj needs a value"),
+        (["--nj=3"], "write --name value"),
+        (["--nj", "many"], "--nj is a number"),
+        (["stray"], "stray is not an option"),
+        (["--overwrite", "yes"], "--overwrite is true or false"),
+        (["--token_type", "phn"], "--token_type is bpe or char"),
+        (["--train-set", ""], "--train_set is required"),
+    ],
+)
+def test_bad_options(arguments, message):
+    done = run("./run.sh", *arguments, cwd=EGS / "synth/ofa1")
+    assert done.returncode == 2
+    assert message in done.stderr
+
+
+def test_every_option_is_documented():
+    lines = (TEMPLATE / "ofa.sh").read_text().split("# End of options")[0].splitlines()
+    names = [line.split("=")[0] for line in lines if line[:1].islower() and "=" in line]
+    done = run("./ofa.sh", "--help", cwd=EGS / "synth/ofa1")
+    listed = [x.split()[0] for x in done.stdout.splitlines() if x.startswith("  --")]
+    assert listed == [f"--{name}" for name in names]
+    assert len(names) > 50
+
+
+def test_skipped_stages(tmp_path):
+    done = run(
+        *("./run.sh", "--datadir", tmp_path / "d", "--expdir", tmp_path / "e"),
+        *("--dumpdir", tmp_path / "u", "--skip_data_prep", "true"),
+        *(
+            "--pretrained_upstream",
+            "x",
+            "--skip_stages",
+            "9 10 11 12 13",
+            "--stage",
+            "1",
+        ),
+        cwd=EGS / "synth/ofa1",
+    )
+    assert done.returncode == 1
+    assert "Stage 14" in done.stdout and "Stage 8" not in done.stdout
+    assert "no trained model" in done.stderr
+    assert not list(tmp_path.iterdir())
+
+
+def test_missing_input_names_the_stage(tmp_path):
+    done = run(
+        *("./run.sh", "--stage", "3", "--datadir", tmp_path / "data"),
+        cwd=EGS / "synth/ofa1",
+    )
+    assert done.returncode == 1
+    assert f"{tmp_path}/data/train/wav.scp does not exist; run stage 1" in done.stderr
+
+
+def test_inside_an_espnet_tree(tmp_path):
+    """Copied next to ESPnet's recipes, with its environment and Kaldi's utils/."""
+    for name in ("TEMPLATE", "synth"):
+        shutil.copytree(
+            EGS / name / "ofa1",
+            tmp_path / "egs2" / name / "ofa1",
+            ignore=shutil.ignore_patterns("conf", "data", "dump", "exp", "downloads"),
+            symlinks=True,
+        )
+    (tmp_path / "tools").mkdir()
+    (tmp_path / "tools/activate_python.sh").write_text("export ACTIVATED=$NOTHING\n")
+    recipe = tmp_path / "egs2/synth/ofa1"
+    (recipe / "utils").mkdir()
+    kaldi = recipe / "utils/run.pl"
+    kaldi.write_text("#!/bin/sh\necho kaldi >&2; exit 3\n")
+    kaldi.chmod(0o755)
+
+    done = run(
+        "./run.sh", "--stage", "2", "--stop_stage", "2", cwd=recipe, OFA_ROOT=ROOT
+    )
+    assert done.returncode == 0, done.stderr
+    done = run(
+        "bash", "-c", ". ./path.sh; command -v run.pl", cwd=recipe, OFA_ROOT=ROOT
+    )
+    assert done.stdout.strip() == str(kaldi)
+    # Without the checkout, what to do is said.
+    done = run("./run.sh", "--stop_stage", "1", cwd=recipe)
+    assert done.returncode == 1
+    assert "set OFA_ROOT to a checkout of espnet_ofa" in done.stderr
+
+
+def test_unknown_backend():
+    recipe = EGS / "synth/ofa1"
+    done = run("./run.sh", "--stage", "2", cwd=recipe, cmd_backend="carrier_pigeon")
+    assert done.returncode == 1
+    assert "unknown cmd_backend=carrier_pigeon" in done.stderr

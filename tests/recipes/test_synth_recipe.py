@@ -1,0 +1,167 @@
+"""The whole recipe on real (synthetic) speech, with models too small to learn."""
+
+import csv
+import os
+import re
+import subprocess
+import time
+import zipfile
+from pathlib import Path
+
+import pytest
+
+RECIPE = Path(__file__).resolve().parents[2] / "egs2/synth/ofa1"
+LAMS = [0.0, 0.64, 1.0]
+
+
+def run(folder, *options, timeout=1500):
+    """run_tiny.sh with every output below ``folder``."""
+    places = {"datadir": "data", "dumpdir": "dump", "expdir": "exp"}
+    command = [str(RECIPE / "run_tiny.sh"), "--download_dir", f"{folder}/audio"]
+    for option, name in places.items():
+        command += [f"--{option}", f"{folder}/{name}"]
+    return subprocess.run(
+        [*command, "--ngpu", "0", *map(str, options)],
+        env={**os.environ, "cmd_backend": "local"},
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+    )
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """Folder of a run of stages 1 to 13, its output, and a config to change."""
+    folder = tmp_path_factory.mktemp("synth")
+    config = folder / "my_ctc.yaml"
+    config.write_text((RECIPE / "conf/tiny/train_asr_ctc.yaml").read_text())
+    done = run(folder, "--stop_stage", 13, "--asr_config", config)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    return folder, done.stdout, config
+
+
+def rows(folder, system):
+    with open(folder / "exp/report/report.csv", encoding="utf-8") as f:
+        return [row for row in csv.DictReader(f) if row["system"] == system]
+
+
+def test_every_stage_ran_in_order(finished):
+    stages = [int(n) for n in re.findall(r"\) Stage (\d+):", finished[1])]
+    assert stages == list(range(1, 14))
+
+
+def test_last_lines_are_table_and_picture(finished):
+    *lines, last = finished[1].strip().splitlines()
+    picture = Path(last.split()[-1])
+    assert picture.name == "tradeoff_test.png"
+    assert picture.read_bytes().startswith(b"\x89PNG") and picture.stat().st_size > 5000
+    table = "\n".join(lines[-20:])
+    for word in ("ctc", "s2s", "adaptive_price", "WER"):
+        assert word in table
+
+
+def test_ctc_rows_by_lambda(finished):
+    found = sorted(rows(finished[0], "ctc"), key=lambda row: float(row["lambda"]))
+    assert [float(row["lambda"]) for row in found] == LAMS
+    periods = [float(row["period_ms"]) for row in found]
+    assert periods[0] == pytest.approx(20.0)
+    assert periods[0] < periods[1] < periods[2]
+    costs = [float(row["macs_per_second"]) for row in found]
+    assert costs[0] > costs[1] > costs[2] > 0
+    for row in found:
+        assert int(row["utterances"]) == 6 and float(row["rtf"]) > 0
+        # Nobody learns much from 30 utterances.
+        assert 20 <= float(row["wer"]) <= 200
+
+
+def test_other_systems(finished):
+    assert len(rows(finished[0], "s2s")) == 2
+    (adaptive,) = rows(finished[0], "adaptive_price")
+    assert adaptive["adaptive"] == "True"
+    assert 0 < float(adaptive["lambda"]) < 1
+
+
+def test_upstream_is_exported_with_its_rate(finished):
+    upstream = finished[0] / "exp/ssl_train_ssl_raw/upstream"
+    for name in ("config.yaml", "model.safetensors", "rate.json"):
+        assert (upstream / name).stat().st_size > 0
+
+
+def test_shapes_fit_the_data(finished):
+    shapes = finished[0] / "exp/asr_stats_raw_en_bpe50/train"
+    speech = (shapes / "speech_shape").read_text()
+    counted = (finished[0] / "dump/raw/train/utt2num_samples").read_text()
+    assert speech == counted
+    tokens = (shapes / "text_shape.bpe").read_text().splitlines()
+    assert len(tokens) == 30 and all(line.endswith(",50") for line in tokens)
+
+
+def test_finished_stages_are_skipped(finished):
+    folder, output, config = finished
+    started = time.monotonic()
+    done = run(folder, "--stop_stage", 13, "--asr_config", config)
+    assert done.returncode == 0, done.stderr
+    assert time.monotonic() - started < 60
+    assert "training log" not in done.stdout and "decoding with" not in done.stdout
+    assert done.stdout.count("finished before") >= 12
+    assert done.stdout.splitlines()[-1] == output.splitlines()[-1]
+
+
+def test_changed_config_is_noticed(finished):
+    folder, _, config = finished
+    before = config.read_text()
+    try:
+        config.write_text(before.replace("dropout_rate: 0.1", "dropout_rate: 0.2"))
+        options = ["--stage", 10, "--stop_stage", 10, "--asr_config", config]
+        done = run(folder, *options)
+        assert done.returncode == 1
+        assert f"now: {config}" in done.stderr and "--overwrite true" in done.stderr
+        assert (folder / "exp/asr_my_ctc_raw_en_bpe50/valid.loss.ave.pth").exists()
+    finally:
+        config.write_text(before)
+
+
+def test_changed_option_reaches_later_stages(finished):
+    folder, _, config = finished
+    done = run(folder, "--stage", 4, "--stop_stage", 4, "--max_wav_duration", 19)
+    assert done.returncode == 0, done.stderr
+    assert "was: max=20" in done.stderr and "now: max=19" in done.stderr
+    # The same utterances pass, so later stages still have what they need.
+    done = run(folder, "--stage", 6, "--stop_stage", 10, "--asr_config", config)
+    assert done.returncode == 0, done.stderr
+    assert "training log" not in done.stdout
+
+
+def test_targets_must_fit_the_audio(finished):
+    """Stage 7 names the utterance whose targets are of another length."""
+    folder, _, _ = finished
+    targets = folder / "exp/ssl_targets_codes16/train/targets"
+    before = targets.read_text()
+    first, *rest = before.splitlines()
+    try:
+        short = first.rsplit(" ", 1)[0]
+        targets.write_text("\n".join([short, *rest[1:]]) + "\n")
+        done = run(
+            folder, "--stage", 7, "--stop_stage", 7, "--ssl_stats_dir", folder / "other"
+        )
+    finally:
+        targets.write_text(before)
+    assert done.returncode == 1
+    assert f"{rest[0].split()[0]} is missing" in done.stderr
+    assert re.search(rf"{first.split()[0]} has \d+ targets, its audio \d+", done.stderr)
+
+
+def test_packed_models(finished):
+    folder, _, config = finished
+    done = run(folder, "--stage", 14, "--stop_stage", 14, "--asr_config", config)
+    assert done.returncode == 0, done.stderr
+    packed = folder / "exp/asr_my_ctc_raw_en_bpe50/packed/model.zip"
+    names = zipfile.ZipFile(packed).namelist()
+    for ending in ("meta.yaml", "config.yaml", ".pth", "bpe.model"):
+        assert any(name.endswith(ending) for name in names), names
+
+
+def test_publishing_asks_for_a_repository(finished):
+    done = run(finished[0], "--stage", 15, "--skip_upload_hf", "false")
+    assert done.returncode == 2
+    assert "--hf_repo USER/NAME" in done.stderr
