@@ -139,6 +139,10 @@ class CIFCompressor(Compressor):
         hidden: channels of the predictor; the frames' width by default.
         threshold: mass of one unit.
         tail_threshold: mass (of a unit) that an utterance's end needs to become a unit.
+        rate_gradient: let the task's gradient change how many units there are. By
+            default it only moves them: left free, an SSL loss asks for ever more
+            units, and CTC, while it still predicts blanks, for ever fewer. The rate
+            then belongs to guidance alone.
         backend: see :func:`espnet_ofa.cif.integrate_and_fire`.
     """
 
@@ -152,12 +156,14 @@ class CIFCompressor(Compressor):
         hidden: int | None = None,
         threshold: float = 1.0,
         tail_threshold: float = 0.5,
+        rate_gradient: bool = False,
         backend: str = "auto",
     ) -> None:
         super().__init__()
         self.predictor = AlphaPredictor(dim, target_rate, kernel, hidden)
         self.threshold = threshold
         self.tail_threshold = tail_threshold
+        self.rate_gradient = rate_gradient
         self.backend = backend
 
     def forward(
@@ -183,7 +189,9 @@ class CIFCompressor(Compressor):
         alpha = self.predictor(frames, lengths)
         if callable(lam):
             lam = lam(alpha, lengths)
-        weights = compress_weights(alpha, lam)
+        weights = compress_weights(
+            alpha if self.rate_gradient else _hold_rate(alpha), lam
+        )
         out = integrate_and_fire(
             frames,
             weights,
@@ -194,6 +202,15 @@ class CIFCompressor(Compressor):
             backend=self.backend,
         )
         return CompressorOutput(out.units, out.lengths, out.durations, alpha, weights)
+
+
+def _hold_rate(alpha: Tensor) -> Tensor:
+    """The same alpha, whose gradient leaves each utterance's sum where it is.
+
+    (B, S) -> (B, S). Scaling by sum / sum = 1 takes the common part out of the gradient.
+    """
+    mass = alpha.sum(1, keepdim=True).clamp(min=1e-6)
+    return alpha * (mass.detach() / mass)
 
 
 _KINDS: dict[str, type[Compressor]] = {

@@ -82,6 +82,27 @@ def test_predictor_gets_a_gradient_at_lambda_zero():
     assert all(p.grad is not None for p in compressor.parameters())
 
 
+@pytest.mark.parametrize("rate_gradient", [False, True])
+def test_the_task_moves_units_but_not_their_number(rate_gradient):
+    compressor = make("cif", {"rate_gradient": rate_gradient}).train()
+    frames, lengths = torch.randn(2, 50, DIM), torch.tensor([50, 31])
+    seen = {}
+
+    def keep(alpha, lengths):
+        alpha.retain_grad()
+        seen["alpha"] = alpha
+        return 0.7
+
+    out = compressor(frames, lengths, keep)
+    torch.testing.assert_close(out.weights, 0.3 + 0.7 * seen["alpha"])
+    (out.units * torch.randn(DIM)).square().sum().backward()
+    grad, alpha = seen["alpha"].grad, seen["alpha"].detach()
+    assert grad.abs().max() > 1e-3
+    for row, n in enumerate(lengths.tolist()):  # derivative of a common factor
+        scale = (grad[row, :n].double() * alpha[row, :n].double()).sum()
+        assert (scale.abs().item() < 1e-4) != rate_gradient
+
+
 def test_fresh_predictor_starts_at_the_target_rate():
     for rate in (0.1, 2 / 9, 0.5):
         compressor = make("cif", {"target_rate": rate})
