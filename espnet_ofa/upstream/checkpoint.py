@@ -92,7 +92,7 @@ def resolve(name: str | Path, **kwargs) -> Path:
     """Directory of an upstream: itself, or the download of a hub id.
 
     Raises:
-        FileNotFoundError: a path that does not exist, or holds no ``config.yaml``.
+        FileNotFoundError: no such directory or hub id, or no ``config.yaml`` in it.
     """
     path = Path(name)
     if not path.is_dir():
@@ -101,19 +101,31 @@ def resolve(name: str | Path, **kwargs) -> Path:
             raise FileNotFoundError(
                 f"{name}: no such directory, and not a hub id (user/model)"
             )
-        from huggingface_hub import snapshot_download
-
-        path = Path(
-            snapshot_download(
-                text, allow_patterns=[CONFIG_NAME, WEIGHTS_NAME], **kwargs
-            )
-        )
+        path = _download(text, **kwargs)
     if not (path / CONFIG_NAME).is_file():
         raise FileNotFoundError(
             f"{path}: expected {CONFIG_NAME} and {WEIGHTS_NAME}, found "
             f"{sorted(p.name for p in path.iterdir())[:10]}"
         )
     return path
+
+
+def _download(hub_id: str, **kwargs) -> Path:
+    """Folder with the files of a hub id.
+
+    Raises:
+        FileNotFoundError: neither a directory nor reachable on the Hub.
+    """
+    from huggingface_hub import snapshot_download
+
+    try:
+        files = [CONFIG_NAME, WEIGHTS_NAME]
+        return Path(snapshot_download(hub_id, allow_patterns=files, **kwargs))
+    except Exception as e:  # the client's errors share no base class
+        raise FileNotFoundError(
+            f"{hub_id}: no such directory, and not to be had from the Hub "
+            f"({type(e).__name__}: {e})"
+        ) from e
 
 
 def from_pretrained(
