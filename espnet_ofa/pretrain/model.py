@@ -7,6 +7,8 @@ each frame predicts its k-means code.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from espnet2.torch_utils.device_funcs import force_gatherable
 from espnet2.train.abs_espnet_model import AbsESPnetModel
@@ -135,10 +137,8 @@ class MaskedPredictionModel(AbsESPnetModel):
         guidance = self._guidance(out, n_frames, boundaries, boundaries_lengths, stats)
         loss = loss + guidance
         stats["loss"] = loss.detach()
-        loss, stats, weight = force_gatherable(
-            (loss, stats, speech.shape[0]), loss.device
-        )
-        return loss, stats, weight
+        gathered: Any = force_gatherable((loss, stats, speech.shape[0]), loss.device)
+        return gathered
 
     def _guidance(
         self,

@@ -182,7 +182,7 @@ class CIFCompressor(Compressor):
                 (B, S) and lengths (B,), e.g. to cap it per utterance.
             num_units: upper bound on the units, so that nothing waits for the device.
         """
-        keeps_all = self.threshold == 1.0 and isinstance(lam, (int, float)) and lam == 0
+        keeps_all = isinstance(lam, (int, float)) and lam == 0 and self.threshold == 1
         if keeps_all and not self.training:  # in training DDP wants every gradient
             durations = valid_mask(lengths, frames.shape[1]).to(torch.float32)
             return CompressorOutput(frames, lengths, durations)
@@ -207,7 +207,7 @@ class CIFCompressor(Compressor):
 def _hold_rate(alpha: Tensor) -> Tensor:
     """The same alpha, whose gradient leaves each utterance's sum where it is.
 
-    (B, S) -> (B, S). Scaling by sum / sum = 1 takes the common part out of the gradient.
+    (B, S) -> (B, S). Scaling by sum / sum = 1 takes the common part out of it.
     """
     mass = alpha.sum(1, keepdim=True).clamp(min=1e-6)
     return alpha * (mass.detach() / mass)
