@@ -111,7 +111,7 @@ def _dots(frames: Tensor, frame: Tensor, grad: Tensor, unit: Tensor) -> Tensor:
     """Dot product per piece of its frame (B, S, D) and unit gradient (B, N, D).
 
     This is the gradient that torch itself computes for ``per_sample_weights``; calling
-    it directly is 13 times faster than gathering both sides and summing (CPU, D = 768).
+    it directly spares two copies of every vector.
 
     Returns:
         (B, E).

@@ -1,0 +1,145 @@
+"""The SSL model: what it learns, what it counts, and what padding must not change."""
+
+import pytest
+import torch
+
+from espnet_ofa.pretrain.model import MaskedPredictionModel
+from espnet_ofa.subsampling import LamPolicy
+from espnet_ofa.upstream import OFAUpstream, UpstreamConfig
+
+CODES = 6
+
+
+def make(lam=0.5, lam_train=None, compressor="cif", conf=None, **options):
+    torch.manual_seed(0)
+    config = UpstreamConfig(
+        extractor="logmel",
+        extractor_conf={"dim": 16, "mels": 20},
+        compressor=compressor,
+        compressor_conf=conf or {},
+        dim=16,
+        layers=1,
+        heads=2,
+        ff_dim=32,
+        pos_kernel=3,
+        pos_groups=1,
+        norm_first=True,
+        dropout=0.0,
+        attention_dropout=0.0,
+    )
+    upstream = OFAUpstream(config, LamPolicy(lam, lam_train))
+    return MaskedPredictionModel(upstream, CODES, **options)
+
+
+def batch(seed=0):
+    """Two utterances of noise bursts, whose loudness pattern is their code."""
+    gen = torch.Generator().manual_seed(seed)
+    lengths = torch.tensor([400 + 320 * 49, 400 + 320 * 29])
+    frames = torch.tensor([50, 30])
+    targets = torch.full((2, 50), -1)
+    wave = torch.zeros(2, int(lengths[0]))
+    for row in range(2):
+        codes = torch.randint(0, CODES, (10,), generator=gen).repeat_interleave(5)
+        targets[row, : frames[row]] = codes[: frames[row]]
+        t = torch.arange(320) / 16000
+        for s in range(int(frames[row])):
+            tone = torch.sin(2 * torch.pi * (300 + 500 * codes[s]) * t)
+            wave[row, 320 * s : 320 * (s + 1)] = tone
+    wave += 0.01 * torch.randn(wave.shape, generator=gen)
+    return {
+        "speech": wave,
+        "speech_lengths": lengths,
+        "targets": targets,
+        "targets_lengths": frames,
+    }
+
+
+SEGMENTS = {
+    "boundaries": torch.tensor(
+        [[5, 10, 15, 20, 25, 30, 35, 40, 45, 50], [5, 10, 15, 20, 25, 30] + 4 * [-1]]
+    ),
+    "boundaries_lengths": torch.tensor([10, 6]),
+}
+
+
+def test_it_learns_to_name_masked_frames():
+    model = make(lam_train="uniform", mask_share=0.3, mask_span_ms=60)
+    data = batch()
+    optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
+    first = None
+    for _ in range(150):
+        loss, stats, _ = model(**data)
+        first = first if first is not None else stats["acc_clear"].item()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    model.eval()
+    with torch.no_grad():
+        stats = model(**data)[1]
+    assert stats["acc_clear"] > max(0.7, first + 0.3)
+    assert stats["acc_masked"] > 1.5 / CODES
+
+
+def test_every_parameter_gets_a_gradient():
+    model = make(lam=0.0)  # even at lambda 0, where alpha does not matter
+    loss, _, _ = model(**batch(), **SEGMENTS)
+    loss.backward()
+    missing = [n for n, p in model.named_parameters() if p.grad is None]
+    assert missing == []
+
+
+def test_segments_replace_the_cardinality_loss():
+    model = make()
+    without = model(**batch())[1]
+    with_segments = model(**batch(), **SEGMENTS)[1]
+    assert "loss_cardinality" in without and "loss_segment" not in without
+    assert "loss_segment" in with_segments and "loss_cardinality" not in with_segments
+
+
+def test_guidance_brings_the_rate_to_the_segments():
+    conf = {"target_rate": 0.5}
+    model = make(lam=1.0, conf=conf, segment_weight=1.0, frame_weight=5.0)
+    optimizer = torch.optim.Adam(model.parameters(), lr=5e-3)
+    for _ in range(150):
+        loss, stats, _ = model(**batch(), **SEGMENTS)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    # Segments of five frames: alpha 1/5 and 100 ms, from 1/2 and 40 ms.
+    assert stats["mean_alpha"].item() == pytest.approx(0.2, rel=0.15)
+    model.eval()
+    assert model(**batch(), **SEGMENTS)[1]["period_ms"].item() == pytest.approx(
+        100, rel=0.15
+    )
+
+
+def test_a_compressor_without_alpha_has_no_guidance():
+    model = make(compressor="mean", conf={"factor": 2}, lam=None)
+    loss, stats, _ = model(**batch())
+    assert torch.isfinite(loss)
+    assert stats["period_ms"].item() == pytest.approx(40, rel=0.01)
+    assert "mean_alpha" not in stats
+
+
+def test_ceiling_is_the_share_of_majority_codes():
+    # Units of two frames, codes 0 0 | 1 2 | 3 3 | 4: the majority names 6 of 7.
+    model = make(compressor="mean", conf={"factor": 2}, lam=None).eval()
+    targets = torch.tensor([[0, 0, 1, 2, 3, 3, 4]])
+    wave = torch.randn(1, 400 + 320 * 6)
+    with torch.no_grad():
+        stats = model(wave, torch.tensor([wave.shape[1]]), targets, torch.tensor([7]))[
+            1
+        ]
+    assert stats["acc_ceiling"].item() == pytest.approx(6 / 7)
+
+
+def test_padding_changes_nothing_the_model_counts():
+    model = make(mask_share=0.4, mask_span_ms=40).eval()
+    data = batch()
+    wide = dict(data)
+    wide["speech"] = torch.nn.functional.pad(data["speech"], (0, 3200), value=9.0)
+    wide["targets"] = torch.nn.functional.pad(data["targets"], (0, 10), value=-1)
+    with torch.no_grad():
+        for name in ("period_ms", "mean_alpha", "acc_ceiling"):
+            a, b = model(**data)[1][name], model(**wide)[1][name]
+            torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-5)
