@@ -76,7 +76,7 @@ VOICES: dict[str, tuple[Voice, ...]] = {
         Voice(_RP, "belinda", 152, 50, 50),
         Voice(_US, "adam", 146, 50, 50),
         Voice(_GB, "klatt", 150, 50, 50),
-        Voice(_US, "klatt3", 152, 60, 55),
+        Voice(_US, "Alicia", 152, 45, 55),
         Voice(_US, "david", 156, 50, 45),
         Voice(_CARIB, "max", 148, 50, 50),
         Voice(_LANC, "paul", 150, 55, 50),
@@ -93,6 +93,6 @@ VOICES: dict[str, tuple[Voice, ...]] = {
         Voice(_SCOT, "m7", 148, 50, 50),
         Voice(_US, "f4", 154, 50, 50),
         Voice(_RP, "Michael", 150, 50, 50),
-        Voice(_CARIB, "Alicia", 146, 45, 50),
+        Voice(_CARIB, "rob", 146, 45, 50),
     ),
 }

@@ -9,5 +9,5 @@ cd "$(dirname "${BASH_SOURCE[0]}")"
     --ssl_config conf/train_ssl.yaml \
     --asr_config conf/train_asr_ctc.yaml \
     --s2s_config conf/train_asr_s2s.yaml --s2s_from_ctc true \
-    --inference_lams "0 0.43 0.643 0.77 0.857 1" --s2s_inference_lams "0 0.643 0.857" \
+    --inference_lams "0 0.43 0.643 0.77 0.857 1" --s2s_inference_lams "0 0.857" \
     "$@"
