@@ -8,11 +8,15 @@ PYTEST_ARGS ?=
 
 python := $(VENV)/bin/python
 inputs := setup.py pyproject.toml espnet_ofa.pth requirements/install.sh
-shell_files = $(shell git ls-files --cached --others --exclude-standard '*.sh' .ci/run)
+# Without git (an unpacked archive): all there are.
+shell_files = $(shell git ls-files --cached --others --exclude-standard '*.sh' .ci/run \
+	2>/dev/null || find .ci/run egs2 requirements -name '*.sh' -o -path .ci/run)
+# A stamp is void where the environment's interpreter is gone.
+gone := $(if $(shell test -x $(python) && echo there),,gone)
 # What `source $(VENV)/bin/activate` would set, for the scripts.
 activate := VIRTUAL_ENV=$(abspath $(VENV)) PATH="$(abspath $(VENV))/bin:$${PATH}"
 
-.PHONY: help run test lint install install-test clean
+.PHONY: help run test lint install install-test clean gone
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -33,11 +37,11 @@ install: $(VENV)/.installed-run  ## build the environment for the recipes
 
 install-test: $(VENV)/.installed-test  ## the same, with what tests and linters need
 
-$(VENV)/.installed-run: requirements/lock.txt $(inputs)
+$(VENV)/.installed-run: requirements/lock.txt $(inputs) $(gone)
 	VENV=$(VENV) requirements/install.sh run
 	@touch $@
 
-$(VENV)/.installed-test: requirements/lock.txt requirements/lock-test.txt $(inputs)
+$(VENV)/.installed-test: requirements/lock.txt requirements/lock-test.txt $(inputs) $(gone)
 	VENV=$(VENV) requirements/install.sh test
 	@touch $(VENV)/.installed-run $@
 

@@ -83,6 +83,12 @@ class Adapter(nn.Module):
                     f"{self.role}: ofa: {', '.join(wanted)} needs compressor: cif; "
                     f"{type(compressor).__name__} has no lambda"
                 )
+        elif lam_price and not compressor.rate_gradient and not self.policy.learnable:
+            raise ValueError(
+                f"{self.role}: ofa: lam_price has nothing to act on: lambda is not "
+                "learned and alpha keeps its rate. Set lam: adaptive (or "
+                "compressor_conf: {rate_gradient: true})"
+            )
         self.lam_price = lam_price
         self.guidance = guidance
         self.ctc_guard = ctc_guard
@@ -134,7 +140,11 @@ class Adapter(nn.Module):
             self._stats = {"period_ms": self._period(input_lengths, out.lengths)}
             return out
         lam = self.policy()
-        stats = {"lam": torch.as_tensor(lam).detach().float().mean()}
+        if isinstance(lam, Tensor):
+            lam = lam.to(frames.device)
+            stats = {"lam": lam.detach().float().mean()}
+        else:
+            stats = {"lam": lengths.new_full((), lam, dtype=torch.float32)}
         needed = self._needed if learning and self.ctc_guard else None
 
         def guarded(alpha: Tensor, lengths: Tensor) -> Tensor:
@@ -153,7 +163,7 @@ class Adapter(nn.Module):
         return out
 
     def _period(self, frames: Tensor, units: Tensor) -> Tensor:
-        return (self.frame_ms * frames / units).mean()
+        return self.frame_ms * frames.sum() / units.sum()
 
     def aux_losses(self) -> dict[str, Tensor]:
         """Weighted losses of the last forward, 0-d each, to be added to the task's.
@@ -179,8 +189,9 @@ class Adapter(nn.Module):
     def stats(self) -> dict[str, Tensor]:
         """Measured in the last forward, 0-d each.
 
-        ``period_ms``: mean measured frame period; ``lam``: mean lambda; ``guarded``:
-        share of utterances whose lambda the guard lowered.
+        ``period_ms``: measured frame period, all frames over all units;
+        ``lam``: mean lambda; ``guarded``: share of utterances whose lambda the guard
+        lowered.
         """
         return dict(self._stats)
 

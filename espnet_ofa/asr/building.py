@@ -75,9 +75,10 @@ def check_neighbours(role: str, frame_ms: float, lam: object) -> None:
     if args is None:
         return
     optim_conf = getattr(args, "optim_conf", None) or {}
+    decay = 0.01 if getattr(args, "optim", None) == "adamw" else 0.0  # torch's defaults
     if (
         lam == "adaptive"
-        and optim_conf.get("weight_decay", 0.0) > 0
+        and optim_conf.get("weight_decay", decay) > 0
         and not getattr(args, "exclude_weight_decay", False)
     ):
         logger.warning(

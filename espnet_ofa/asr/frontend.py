@@ -43,10 +43,14 @@ class OFAFrontend(Adapter, AbsFrontend):
         layer: hidden state to return (0: embedding, -1: last layer), or ``weighted``
             for a learned average of all of them.
         freeze: weights keep their values and stay in eval mode; lambda stays live.
+        freeze_updates: the upstream learns nothing from the task in the first so many
+            steps, while what is new on top of it finds its feet (HuBERT, section IV.C;
+            several GPUs then need ``unused_parameters: true``).
         time_mask: ``{num, max_ms}``: in training, blank this many spans of up to that
             many ms in each utterance, before compression.
         fs: sampling rate of the corpus, as ESPnet's recipes append it; must be 16 kHz.
-        lam_price: with ``model: ofa``: weight of the expected share of frames kept.
+        lam_price: with ``model: ofa`` and ``lam: adaptive``: weight of the expected
+            share of frames kept.
         guidance: with ``model: ofa``: weight of the cardinality loss on raw alpha.
         ctc_guard: with ``model: ofa``: lower lambda in training for utterances that
             would have too few units for their labels.
@@ -66,6 +70,7 @@ class OFAFrontend(Adapter, AbsFrontend):
         seed: int = 0,
         layer: int | str = -1,
         freeze: bool = False,
+        freeze_updates: int = 0,
         time_mask: dict | None = None,
         fs: int | str = SAMPLE_RATE,
         lam_price: float = 0.0,
@@ -102,6 +107,9 @@ class OFAFrontend(Adapter, AbsFrontend):
         self._choose_layer(layer)
         self.time_mask = _check_time_mask(time_mask)
         self.freeze = freeze
+        self.freeze_updates = freeze_updates
+        self.register_buffer("updates", torch.zeros(1))  # a float: see LamPolicy
+        self._updates = 0
         if freeze:
             self.upstream.requires_grad_(False)
             self.policy.requires_grad_(True)
@@ -157,7 +165,7 @@ class OFAFrontend(Adapter, AbsFrontend):
         Returns:
             (B, U, D) units and their (B,) true lengths.
         """
-        if self.training and self._awaiting_weights:
+        if self._awaiting_weights:
             raise RuntimeError(
                 f"frontend: ofa: the weights of upstream {self._upstream_name!r} were "
                 "not found and no checkpoint was loaded. Give a directory that "
@@ -169,6 +177,11 @@ class OFAFrontend(Adapter, AbsFrontend):
             frames = self._mask_time(frames, n_frames)
         out = self._compress(self.upstream.compressor, frames, n_frames, n_frames)
         states = self.upstream.encode(out.units, out.lengths, self.layer)
+        if self.training and torch.is_grad_enabled():
+            if self._updates < self.freeze_updates:
+                states = [state.detach() for state in states]
+            self._updates += 1
+            self.updates.fill_(self._updates)  # type: ignore[operator]
         if self.layer_weights is None:
             return states[-1], out.lengths
         shares = self.layer_weights.softmax(0)
@@ -190,6 +203,7 @@ class OFAFrontend(Adapter, AbsFrontend):
 
     def _load_from_state_dict(self, state_dict, prefix, *args, **kwargs) -> None:
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
+        self._updates = int(self.updates.item())  # type: ignore[operator]
         self._awaiting_weights = False
 
 

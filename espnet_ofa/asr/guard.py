@@ -49,5 +49,7 @@ def cap_lam(lam: Lam, alpha: Tensor, lengths: Tensor, needed: Tensor) -> Tensor:
     below_one = (frames - wanted) / (frames - mass).clamp(min=1e-6)
     beyond_one = 2.0 - wanted / mass.clamp(min=1e-6)
     cap = torch.where(mass >= wanted, beyond_one, below_one.clamp(0.0, 1.0))
-    lam = torch.as_tensor(lam, dtype=alpha.dtype, device=alpha.device)
-    return torch.minimum(lam.expand_as(cap), cap)
+    if isinstance(lam, Tensor):
+        lam = lam.to(device=alpha.device, dtype=alpha.dtype)
+        return torch.minimum(lam.expand_as(cap), cap)
+    return cap.clamp(max=lam)  # a number is not worth a copy to the device

@@ -30,7 +30,8 @@ class OFAPreEncoder(Adapter, AbsPreEncoder):
         stem: stride of a convolutional stem before the compressor, 1, 2 or 4; 0 for
             none, the default: frames pass unchanged at lambda 0.
         stem_dim: width of the stem's output.
-        lam_price: with ``model: ofa``: weight of the expected share of frames kept.
+        lam_price: with ``model: ofa`` and ``lam: adaptive``: weight of the expected
+            share of frames kept.
         guidance: with ``model: ofa``: weight of the cardinality loss on raw alpha.
         ctc_guard: with ``model: ofa``: lower lambda in training for utterances that
             would have too few units for their labels.

@@ -28,8 +28,16 @@ from espnet_ofa.report.cost import count_parameters
 from espnet_ofa.report.decoding import OWN, Decoded, Decoder, TestSet, decode_test_set
 from espnet_ofa.report.environment import cpu_name
 from espnet_ofa.report.files import write_text
+from espnet_ofa.report.scoring import read_text
 from espnet_ofa.report.stats import STATS_NAME, DecodeStats, load_stats
 from espnet_ofa.subsampling.rate import check_lam
+
+# Options that name inputs and outputs, or that leave results as they are.
+_NOT_SETUP = {
+    *("config", "lam", "test_set", "data_path_and_name_and_type", "key_file"),
+    *("output_dir", "log_level", "num_workers", "ngpu", "allow_variable_data_keys"),
+    *("asr_train_config", "asr_model_file", "model_tag"),
+}
 
 
 def lam_value(text: str) -> float | str:
@@ -146,13 +154,30 @@ def _setup(args: argparse.Namespace, decoder: Decoder) -> dict[str, object]:
     else:
         setup["device"] = f"{cpu_name()} ({torch.get_num_threads()} threads)"
     setup["model"] = str(args.model_tag or args.asr_model_file)
+    # All others where they were asked for: nobody reads a list of ESPnet's defaults.
+    parser = get_parser()
+    for name, value in vars(args).items():
+        asked = name not in setup and value != parser.get_default(name)
+        if asked and name not in _NOT_SETUP:
+            setup[name] = value
     return setup
 
 
-def _finished(folder: Path, setup: dict[str, object], inputs: Sequence[Path]) -> bool:
-    """Decoded before in the same way, and nothing it depends on is newer."""
+def _finished(
+    folder: Path, setup: dict[str, object], keys: Path, inputs: Sequence[Path]
+) -> bool:
+    """Decoded before in the same way, and nothing it depends on is newer.
+
+    Args:
+        folder: where results are, or will be.
+        setup: how to decode.
+        keys: file that lists the utterances to decode.
+        inputs: files that results depend on.
+    """
     marker = folder / STATS_NAME
     if not marker.is_file() or load_stats(folder).setup != setup:
+        return False
+    if read_text(folder / "text").keys() != read_text(keys).keys():
         return False
     made = marker.stat().st_mtime
     return all(path.stat().st_mtime <= made for path in inputs if path.is_file())
@@ -172,14 +197,17 @@ def decode_grid(args: argparse.Namespace) -> None:
     decoder = Decoder(args)
     setup = _setup(args, decoder)
     parameters = count_parameters(decoder.model)
-    models = [Path(f) for f in (args.asr_model_file, args.lm_file) if f]
+    models = [
+        Path(f) for f in (args.asr_train_config, args.asr_model_file, args.lm_file) if f
+    ]
     for lam in lams:
         value, adaptive = decoder.use_lam(lam)
         label = OWN if lam == OWN else f"{float(lam):g}"
         for test_set in test_sets:
             folder = Path(args.output_dir, f"lam{label}", test_set.name)
             inputs = [*models, test_set.index, *filter(None, [test_set.reference])]
-            if _finished(folder, setup, inputs):
+            keys = Path(args.key_file or test_set.index)
+            if _finished(folder, setup, keys, inputs):
                 logging.info("%s is there; remove it to decode again", folder)
                 continue
             reference = None if test_set.reference is None else str(test_set.reference)

@@ -10,10 +10,11 @@ from collections.abc import Sequence
 
 from espnet_ofa.plugin import register
 
+register()  # here, because spawned processes import this module without calling main
+
 
 def main(cmd: Sequence[str] | None = None) -> None:
     """Train; the options are those of ``espnet2.bin.asr_train``."""
-    register()
     from espnet2.bin.asr_train import main as espnet_main
 
     espnet_main(cmd)

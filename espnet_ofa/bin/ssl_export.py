@@ -15,8 +15,8 @@ import yaml
 from torch import Tensor
 
 from espnet_ofa.data.kaldi_dir import DataDir
-from espnet_ofa.subsampling.rate import lam_to_period_ms
-from espnet_ofa.upstream.checkpoint import load_strictly, save_pretrained
+from espnet_ofa.subsampling.rate import DEFAULT_MEAN_ALPHA, lam_to_period_ms
+from espnet_ofa.upstream.checkpoint import load_upstream, save_pretrained
 from espnet_ofa.upstream.config import UpstreamConfig
 from espnet_ofa.upstream.model import OFAUpstream
 
@@ -38,8 +38,12 @@ def load_from_espnet(train_config: str | Path, model_file: str | Path) -> OFAUps
         conf = yaml.safe_load(f)
     upstream = OFAUpstream(UpstreamConfig.from_dict(conf["upstream_conf"]))
     state = torch.load(model_file, map_location="cpu", weights_only=True)
-    own = {k[len(PREFIX) :]: v for k, v in state.items() if k.startswith(PREFIX)}
-    load_strictly(upstream, own, str(model_file))
+    own = {
+        k[len(PREFIX) :]: v
+        for k, v in state.items()
+        if k.startswith(PREFIX) and not k.startswith(f"{PREFIX}policy.")
+    }
+    load_upstream(upstream, own, str(model_file))
     return upstream.eval()
 
 
@@ -86,7 +90,7 @@ def main(cmd: Sequence[str] | None = None) -> None:
     paths = list(wav.values())[: args.max_utts]
     waves = [torch.from_numpy(soundfile.read(p, dtype="float32")[0]) for p in paths]
     rows = measure_periods(upstream, waves, args.lams)
-    rate = upstream.config.compressor_conf.get("target_rate", 2 / 9)
+    rate = upstream.config.compressor_conf.get("target_rate", DEFAULT_MEAN_ALPHA)
     report = {
         "target_period_ms": lam_to_period_ms(1.0, mean_alpha=rate),
         "utterances": len(waves),

@@ -29,7 +29,7 @@ from espnet_ofa.subsampling.guidance import (
     segment_loss,
 )
 from espnet_ofa.subsampling.lengths import valid_mask
-from espnet_ofa.subsampling.rate import FRAME_MS
+from espnet_ofa.subsampling.rate import DEFAULT_MEAN_ALPHA, FRAME_MS
 from espnet_ofa.upstream.model import OFAUpstream
 
 
@@ -41,8 +41,7 @@ class MaskedPredictionModel(AbsESPnetModel):
         num_codes: number of k-means codes.
         mask_span_ms: length of one masked span in ms.
         mask_share: expected share of masked frames.
-        clear_weight: weight of the loss on frames in clear units (HuBERT: 0). A small
-            model that trains for minutes learns faster with some.
+        clear_weight: weight of the loss on frames in clear units (HuBERT: 0).
         cardinality_weight: weight of the rate loss on raw alpha. It acts only on
             batches without segments, whose own rate is the target where there are any.
         segment_weight: weight of the segment loss (ICASSP 2023 release: 0.05).
@@ -154,7 +153,8 @@ class MaskedPredictionModel(AbsESPnetModel):
             return out.units.new_zeros(())
         stats["mean_alpha"] = (alpha.sum() / n_frames.sum()).detach()
         if boundaries is None or counts is None:
-            target = self.upstream.config.compressor_conf.get("target_rate", 2 / 9)
+            conf = self.upstream.config.compressor_conf
+            target = conf.get("target_rate", DEFAULT_MEAN_ALPHA)
             loss = cardinality_loss(alpha, n_frames, target)
             stats["loss_cardinality"] = loss.detach()
             return self.cardinality_weight * loss

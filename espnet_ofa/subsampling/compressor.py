@@ -142,7 +142,7 @@ class CIFCompressor(Compressor):
         rate_gradient: let the task's gradient change how many units there are. By
             default it only moves them: left free, an SSL loss asks for ever more
             units, and CTC, while it still predicts blanks, for ever fewer. The rate
-            then belongs to guidance alone.
+            then belongs to guidance; a price on units needs a learned lambda.
         backend: see :func:`espnet_ofa.cif.integrate_and_fire`.
     """
 
@@ -207,10 +207,14 @@ class CIFCompressor(Compressor):
 def _hold_rate(alpha: Tensor) -> Tensor:
     """The same alpha, whose gradient leaves each utterance's sum where it is.
 
-    (B, S) -> (B, S). Scaling by sum / sum = 1 takes the common part out of it.
+    (B, S) -> (B, S). With alpha = sigmoid(z), a step of -alpha' g on z changes the sum
+    by -(alpha'^2 . g). Taking the mean of g, weighted by alpha'^2, out of g makes that
+    zero. The value is untouched, so that fires are those of evaluation.
     """
-    mass = alpha.sum(1, keepdim=True).clamp(min=1e-6)
-    return alpha * (mass.detach() / mass)
+    slope = (alpha * (1 - alpha)).detach().square()
+    share = slope / slope.sum(1, keepdim=True).clamp(min=1e-12)
+    held = alpha - share * alpha.sum(1, keepdim=True)  # its transpose acts on gradients
+    return alpha.detach() + (held - held.detach())
 
 
 _KINDS: dict[str, type[Compressor]] = {

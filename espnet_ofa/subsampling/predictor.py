@@ -6,6 +6,7 @@ import math
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from espnet_ofa.subsampling.lengths import valid_mask, zero_padding
 from espnet_ofa.subsampling.rate import DEFAULT_MEAN_ALPHA
@@ -49,6 +50,7 @@ class AlphaPredictor(nn.Module):
     def reset_rate(self) -> None:
         """Start at the target rate, also after a framework re-initialised us."""
         with torch.no_grad():
+            self.out.reset_parameters()
             self.out.weight.mul_(0.1)  # close to the target rate for any input
             self.out.bias.fill_(math.log(self.target_rate / (1 - self.target_rate)))
 
@@ -65,6 +67,12 @@ class AlphaPredictor(nn.Module):
         with torch.autocast(frames.device.type, enabled=False):
             dtype = torch.promote_types(frames.dtype, torch.float32)
             x = zero_padding(frames, lengths).to(dtype)
-            x = self.conv(x.transpose(1, 2)).transpose(1, 2)  # (B, S, hidden)
-            alpha = torch.sigmoid(self.out(torch.relu(self.norm(x)))).squeeze(-1)
+            conv, norm, out = (
+                {name: p.to(dtype) for name, p in module.named_parameters()}
+                for module in (self.conv, self.norm, self.out)
+            )  # of a half-precision model too
+            padding = self.conv.kernel_size[0] // 2
+            x = F.conv1d(x.transpose(1, 2), **conv, padding=padding).transpose(1, 2)
+            x = torch.relu(F.layer_norm(x, x.shape[-1:], **norm))  # (B, S, hidden)
+            alpha = torch.sigmoid(F.linear(x, **out)).squeeze(-1)
             return alpha * valid_mask(lengths, alpha.shape[1])

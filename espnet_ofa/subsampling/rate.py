@@ -251,6 +251,10 @@ class LamPolicy(nn.Module):
         self.sampler = (
             None if lam_train is None else LamSampler(lam_train, seed, mean_alpha)
         )
+        # Draws so far, so that training that resumes goes on where it stopped. A float,
+        # since ESPnet's checkpoint averaging adds up integers; there with and without a
+        # sampler, since models are initialised from each other.
+        self.register_buffer("draws", torch.zeros(1))
 
     def set(self, lam: Lam | None) -> None:
         """Override the value at evaluation; None goes back to the learned value."""
@@ -260,7 +264,9 @@ class LamPolicy(nn.Module):
         """Lambda for this call: a float, or a tensor that may carry gradient."""
         if self.training and torch.is_grad_enabled():
             if self.sampler is not None:
-                return self.sampler()
+                lam = self.sampler()
+                self.draws.fill_(self.sampler.step)  # type: ignore[operator]
+                return lam
             if self.learnable is not None:
                 return self.learnable.value()
         if self.fixed is not None:
@@ -271,6 +277,11 @@ class LamPolicy(nn.Module):
             "lambda is not set: give `lam: 0.5` in the config, call "
             "espnet_ofa.set_lam(model, 0.5), or pass --lam when decoding"
         )
+
+    def _load_from_state_dict(self, *args, **kwargs) -> None:
+        super()._load_from_state_dict(*args, **kwargs)
+        if self.sampler is not None:
+            self.sampler.step = int(self.draws.item())  # type: ignore[operator]
 
 
 def set_lam(model: nn.Module, lam: Lam) -> None:

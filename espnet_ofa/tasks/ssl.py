@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection
 
 import numpy as np
 import torch
+import yaml
 from espnet2.tasks.abs_task import AbsTask
 from espnet2.train.collate_fn import CommonCollateFn
 from espnet2.train.trainer import Trainer
@@ -15,12 +16,10 @@ from espnet2.utils.types import float_or_none, str_or_none
 
 from espnet_ofa.pretrain.model import MaskedPredictionModel
 from espnet_ofa.pretrain.segments import check_boundaries
-from espnet_ofa.subsampling.rate import LamPolicy
+from espnet_ofa.subsampling.rate import DEFAULT_MEAN_ALPHA, LamPolicy
 from espnet_ofa.upstream.config import UpstreamConfig
 from espnet_ofa.upstream.extractor import HOP, WINDOW
 from espnet_ofa.upstream.model import OFAUpstream
-
-INITS = ("chainer", "xavier_uniform", "xavier_normal", "kaiming_uniform")
 
 
 class AlignedCrop:
@@ -29,17 +28,13 @@ class AlignedCrop:
     Args:
         crop_seconds: longest training example; None keeps whole utterances.
         train: crop at random (validation is cropped from the start).
-        seed: seed of the crops.
     """
 
-    def __init__(
-        self, crop_seconds: float | None = None, train: bool = True, seed: int = 0
-    ) -> None:
+    def __init__(self, crop_seconds: float | None = None, train: bool = True) -> None:
         self.max_frames = (
             None if crop_seconds is None else max(int(crop_seconds * 1000 // 20), 1)
         )
         self.train = train
-        self.rng = np.random.default_rng(seed)
 
     def __call__(self, uid: str, data: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Check and crop one utterance.
@@ -60,7 +55,8 @@ class AlignedCrop:
         if self.max_frames is None or n_frames <= self.max_frames:
             return data
         slack = n_frames - self.max_frames
-        first = int(self.rng.integers(slack + 1)) if self.train else 0
+        # numpy's own generator: ESPnet seeds it anew in each worker and epoch.
+        first = np.random.randint(slack + 1) if self.train else 0
         last = first + self.max_frames
         data["speech"] = speech[first * HOP : (last - 1) * HOP + WINDOW]
         data["targets"] = targets[first:last]
@@ -85,7 +81,15 @@ class OFASSLTask(AbsTask):
             "--init",
             type=lambda x: str_or_none(x.lower()),
             default=None,
-            choices=[*INITS, "kaiming_normal", "normal", None],
+            choices=[
+                "chainer",
+                "xavier_uniform",
+                "xavier_normal",
+                "kaiming_uniform",
+                "kaiming_normal",
+                "normal",
+                None,
+            ],
             help="The initialization method",
         )
         group.add_argument(
@@ -140,7 +144,7 @@ class OFASSLTask(AbsTask):
         cls, args: argparse.Namespace, train: bool
     ) -> Callable[[str, dict[str, np.ndarray]], dict[str, np.ndarray]] | None:
         """Alignment checks and crops."""
-        return AlignedCrop(args.crop_seconds, train, args.seed)
+        return AlignedCrop(args.crop_seconds, train)
 
     @classmethod
     def required_data_names(
@@ -160,12 +164,16 @@ class OFASSLTask(AbsTask):
     def build_model(cls, args: argparse.Namespace) -> MaskedPredictionModel:
         """Model from the options (a config.yaml of training holds them all)."""
         lam_train = args.lam_train
-        with_number = isinstance(lam_train, str) and not lam_train[:1].isalpha()
+        if isinstance(lam_train, str):  # from the command line
+            lam_train = yaml.safe_load(lam_train)
         config = UpstreamConfig.from_dict(args.upstream_conf)
-        policy = LamPolicy(
-            args.lam, float(lam_train) if with_number else lam_train, seed=args.seed
-        )
+        rate = config.compressor_conf.get("target_rate", DEFAULT_MEAN_ALPHA)
+        policy = LamPolicy(args.lam, lam_train, seed=args.seed, mean_alpha=rate)
         upstream = OFAUpstream(config, policy)
+        if upstream.compressor.uses_lam and args.lam is None:
+            raise ValueError(
+                "--lam is not set: validation needs a lambda, e.g. `lam: 0.643` (40 ms)"
+            )
         model = MaskedPredictionModel(upstream, args.num_codes, **args.model_conf)
         if args.init is not None:
             from espnet2.torch_utils.initialize import initialize

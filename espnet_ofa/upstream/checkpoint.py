@@ -37,6 +37,13 @@ def upstream_state(upstream: OFAUpstream) -> list[tuple[str, Tensor]]:
     ]
 
 
+def load_upstream(upstream: OFAUpstream, state: dict[str, Tensor], source: str) -> None:
+    """Load what :func:`upstream_state` gave, strictly; the policy stays as it is."""
+    own = dict(upstream_state(upstream))
+    policy = {k: v for k, v in upstream.state_dict().items() if k not in own}
+    load_strictly(upstream, {**state, **policy}, source)
+
+
 def load_strictly(module: nn.Module, state: dict[str, Tensor], source: str) -> None:
     """Load ``state``, or raise an error that names every key that does not fit.
 
@@ -83,9 +90,7 @@ def load_weights(upstream: OFAUpstream, directory: str | Path) -> None:
         state = load_file(path)
     except SafetensorError as e:
         raise ValueError(f"{path}: not a whole safetensors file ({e})") from e
-    own = dict(upstream_state(upstream))
-    extra = {k: v for k, v in upstream.state_dict().items() if k not in own}
-    load_strictly(upstream, {**state, **extra}, str(path))
+    load_upstream(upstream, state, str(path))
 
 
 def resolve(name: str | Path, **kwargs) -> Path:

@@ -85,9 +85,10 @@ class LogMelExtractor(nn.Module):
         wave = F.pad(wave, (0, HOP))  # the second half of the last frame
         with torch.autocast(wave.device.type, enabled=False):
             frames = wave.float().unfold(1, WINDOW, HOP // 2)[:, : 2 * size]
-            frames = frames * self.window  # type: ignore[operator]
+            frames = frames * self.window.float()  # type: ignore[operator]
             power = torch.fft.rfft(frames, self.n_fft).abs().square()
-            mel = (power @ self.fbanks).clamp(min=1e-10).log()  # type: ignore[operator]
+            fbanks = self.fbanks.float()  # type: ignore[operator]
+            mel = (power @ fbanks).clamp(min=1e-10).log()
         mel = mel.unflatten(1, (size, 2)).flatten(2)  # (B, S, 2 * mels)
         mask = valid_mask(n_frames, size)[..., None]
         count = n_frames.clamp(min=1)[:, None, None]
@@ -99,7 +100,7 @@ class LogMelExtractor(nn.Module):
     def forward(self, wave: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """(B, L) samples and (B,) lengths -> (B, S, dim) frames and (B,) lengths."""
         features, n_frames = self.log_mel(wave, lengths)
-        x = self.project(features)
+        x = self.project(features.to(self.project.weight.dtype))
         for block in self.stem:
             x = block(x, n_frames)
         return x, n_frames

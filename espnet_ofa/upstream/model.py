@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import NamedTuple
 
+import torch
 from torch import Tensor, nn
 
 from espnet_ofa.subsampling.compressor import (
@@ -127,7 +128,6 @@ class OFAUpstream(nn.Module):
         wave: Tensor,
         lengths: Tensor | None = None,
         lam: Lam | LamRule | None = None,
-        frame_mask: Tensor | None = None,
         num_layers: int | None = None,
     ) -> UpstreamOutput:
         """Encode.
@@ -137,7 +137,6 @@ class OFAUpstream(nn.Module):
             lengths: (B,) samples; whole rows by default.
             lam: number in [0, 2], 0-d or (B,) tensor, or a rule that makes one from
                 alpha; the policy's by default.
-            frame_mask: (B, S) bool, frames to blank out before compression.
             num_layers: run only so many Transformer layers; all by default.
 
         Raises:
@@ -145,10 +144,8 @@ class OFAUpstream(nn.Module):
             ValueError: shapes disagree, or an utterance is empty.
         """
         if lengths is None:
-            lengths = wave.new_full(wave.shape[:1], wave.shape[-1]).long()
+            lengths = wave.new_full(wave.shape[:1], wave.shape[-1], dtype=torch.long)
         frames, n_frames = self.extract(wave, lengths)
-        if frame_mask is not None:
-            frames = frames.masked_fill(frame_mask[..., None], 0.0)
         out = self.compress(frames, n_frames, lam)
         states = self.encode(out.units, out.lengths, num_layers)
         return UpstreamOutput(

@@ -38,7 +38,7 @@ class SelfAttention(nn.Module):
         self.qkv = nn.Linear(dim, 3 * dim)
         self.out = nn.Linear(dim, dim)
 
-    def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
         """x: (B, U, D); mask: (B, 1, 1, U) bool, True where a unit may be seen."""
         q, k, v = (
             y.unflatten(-1, (self.heads, -1)).transpose(1, 2)  # (B, H, U, D / H)
@@ -75,7 +75,7 @@ class TransformerLayer(nn.Module):
     def _feed_forward(self, x: Tensor) -> Tensor:
         return self.ff_out(self.activation_dropout(F.gelu(self.ff_in(x))))
 
-    def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
         """(B, U, D) -> (B, U, D)."""
         if self.norm_first:
             x = x + self.dropout(self.attention(self.attention_norm(x), mask))
@@ -150,8 +150,7 @@ class Transformer(nn.Module):
         if not self.norm_first:
             x = self.norm(x)
         x = self.dropout(x)
-        # A lone utterance has no padding, and without a mask attention is faster.
-        mask = valid_mask(lengths, x.shape[1])[:, None, None] if len(x) > 1 else None
+        mask = valid_mask(lengths, x.shape[1])[:, None, None]
         states = [x]
         for layer in self.layers[:num_layers]:
             states.append(layer(states[-1], mask))

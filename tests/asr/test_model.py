@@ -29,8 +29,9 @@ def conf(tiny):
 
 def test_price_and_guidance_are_added_to_the_loss(build, batch, conf):
     torch.manual_seed(1)
-    plain = build(model="ofa", **conf(lam=0.6)).eval()
-    model = build(model="ofa", **conf(lam=0.6, lam_price=0.3, guidance=0.2)).eval()
+    free = {"lam": 0.6, "compressor_conf": {"rate_gradient": True}}
+    plain = build(model="ofa", **conf(**free)).eval()
+    model = build(model="ofa", **conf(**free, lam_price=0.3, guidance=0.2)).eval()
     model.load_state_dict(plain.state_dict())
     base, _, _ = plain(**batch)
     loss, stats, weight = model(**batch)
@@ -49,7 +50,7 @@ def test_price_and_guidance_are_added_to_the_loss(build, batch, conf):
     torch.testing.assert_close(stats["loss"], loss.detach())
     assert stats["lam"] == pytest.approx(0.6)
     torch.testing.assert_close(
-        stats["period_ms"][0], (8.0 * lengths / out.lengths).mean()
+        stats["period_ms"][0], 8.0 * lengths.sum() / out.lengths.sum()
     )
 
 
@@ -67,8 +68,18 @@ def test_price_moves_a_learned_lambda_up(build, batch, conf):
     assert model(**batch)[1]["lam"].item() == pytest.approx(learned.value().item())
 
 
+def test_a_price_on_what_cannot_move_is_an_error(build, conf):
+    with pytest.raises(ValueError, match="lam_price has nothing to act on"):
+        build(model="ofa", **conf(lam=0.6, lam_price=0.3))
+
+
 @pytest.mark.parametrize(
-    "wish", [{"lam_price": 0.1}, {"guidance": 0.1}, {"ctc_guard": True}]
+    "wish",
+    [
+        {"lam_price": 0.1, "compressor_conf": {"rate_gradient": True}},
+        {"guidance": 0.1},
+        {"ctc_guard": True},
+    ],
 )
 def test_the_stock_model_cannot_and_says_so(build, batch, conf, wish):
     model = build(**conf(lam=0.5, **wish)).train()
@@ -180,8 +191,8 @@ def test_two_adapters_report_apart(build, batch, conf):
     model = build(
         model="ofa",
         preencoder="ofa",
-        preencoder_conf={"input_size": 80, "lam": 0.5, "lam_price": 0.1},
-        **conf(lam=0.2, lam_price=0.2),
+        preencoder_conf={"input_size": 80, "lam": "adaptive", "lam_price": 0.1},
+        **conf(lam="adaptive", lam_price=0.2),
     ).train()
     _, stats, _ = model(**batch)
     assert {"lam_preencoder", "lam_encoder", "loss_price_encoder"} <= set(stats)

@@ -1,6 +1,7 @@
 """Every training configuration is accepted by ESPnet's parser and builds its model."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -8,7 +9,6 @@ import yaml
 
 ROOT = Path(__file__).resolve().parents[2]
 FILES = sorted({p.resolve() for p in ROOT.glob("egs2/*/ofa1/conf/**/*.yaml")})
-FILES = sorted({*FILES, *ROOT.glob("conf/**/*.yaml")})
 
 
 def found(prefix):
@@ -34,6 +34,28 @@ def token_list(tmp_path_factory):
     path = tmp_path_factory.mktemp("tokens") / "tokens.txt"
     path.write_text("\n".join(["<blank>", "<unk>", "a", "b", "<sos/eos>"]) + "\n")
     return path
+
+
+@pytest.fixture(scope="module")
+def build(asr_task, token_list, tmp_path_factory):
+    """Builds a configuration's model, and keeps the shapes of its parameters."""
+
+    def build_model(config):
+        folder = tmp_path_factory.mktemp("upstream")
+        options = ["--config", str(config), "--token_list", str(token_list)]
+        options += ["--frontend_conf", f"upstream={upstream_of(config, folder)}"]
+        options += ["--frontend_conf", "fs=16k"]
+        model = asr_task.build_model(asr_task.get_parser().parse_args(options))
+        shapes[config] = {n: tuple(p.shape) for n, p in model.named_parameters()}
+        return model
+
+    def shapes_of(config):
+        if config not in shapes:
+            build_model(config)
+        return shapes[config]
+
+    shapes = {}
+    return SimpleNamespace(model=build_model, shapes=shapes_of)
 
 
 def upstream_of(config, folder):
@@ -64,12 +86,8 @@ def test_ssl_config(config):
 
 
 @pytest.mark.parametrize("config", found("train_asr"))
-def test_asr_config(config, asr_task, token_list, tmp_path):
-    upstream = upstream_of(config, tmp_path)
-    options = ["--config", str(config), "--token_list", str(token_list)]
-    options += ["--frontend_conf", f"upstream={upstream}", "--frontend_conf", "fs=16k"]
-    args = asr_task.get_parser().parse_args(options)
-    model = asr_task.build_model(args)
+def test_asr_config(config, build):
+    model = build.model(config)
     adaptive = "adaptive" in config.name
     raw = [n for n, _ in model.named_parameters() if n.endswith("learnable.raw")]
     assert len(raw) == adaptive
@@ -83,6 +101,18 @@ def test_asr_config(config, asr_task, token_list, tmp_path):
         )  # fmt: skip
         assert torch.isfinite(loss) and "infeasible" in stats
         assert ("loss_price" in stats) == ("price" in config.name)
+
+
+@pytest.mark.parametrize("config", found("train_asr_ctc"))
+def test_others_can_start_from_the_ctc_model(config, build):
+    """ESPnet's --init_param leaves what does not fit random, without an error."""
+    others = sorted({*config.parent.glob("train_asr_*.yaml")} - {config})
+    assert others
+    ctc = build.shapes(config)
+    for other in others:
+        theirs = build.shapes(other)
+        wrong = {name for name, shape in ctc.items() if theirs.get(name) != shape}
+        assert not wrong, f"{other} cannot take these from {config}"
 
 
 @pytest.mark.parametrize("config", found("decode"))

@@ -46,10 +46,11 @@ def utterances(folder):
     ],
 )
 def test_mini_librispeech_layouts(tmp_path, train, test):
-    make_part(tmp_path / train, range(10, 15))
-    make_part(tmp_path / test, [99])
+    corpora = tmp_path / "my corpora"
+    make_part(corpora / train, range(10, 15))
+    make_part(corpora / test, [99])
     data = tmp_path / "data"
-    done = run("mini_librispeech", "--data_dir", tmp_path, "--datadir", data)
+    done = run("mini_librispeech", "--data_dir", corpora, "--datadir", data)
     assert done.returncode == 0, done.stderr
     assert utterances(data / "test") == ["99-7-0000"]
     assert len(utterances(data / "train")) == 3

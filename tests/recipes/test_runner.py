@@ -142,7 +142,7 @@ def test_slurm_options(tmp_path, sbatch):
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     said = sbatch.read_text().split()
-    for words in ("--gres=gpu:2", "--cpus-per-task 4", "--array 1-3%2", "--wait"):
+    for words in ("--gres=gpu:2 -c 2", "--cpus-per-task 4", "--array 1-3%2", "--wait"):
         assert words in " ".join(said)
 
 
@@ -174,6 +174,11 @@ def test_progress_is_shown(tmp_path):
     assert "4/6epoch started. Estimated time to finish: 9 s" in shown
     assert "20%" in shown and "10%" not in shown  # only where the bar got to
     assert "secret" not in shown
+
+
+def test_decoding_progress_is_shown():
+    line = "2026 (decoding:215) INFO: test: 64 of 300 utterances, 20 s to go"
+    assert jobs.brief(line) == "test: 64 of 300 utterances, 20 s to go"
 
 
 def test_ordinary_lines_are_not_shown():

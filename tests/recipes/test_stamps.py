@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-COMMON = Path(__file__).resolve().parents[2] / "egs2/TEMPLATE/ofa1/stages/common.sh"
+STAGES = Path(__file__).resolve().parents[2] / "egs2/TEMPLATE/ofa1/stages"
+COMMON = STAGES / "common.sh"
 
 
 @pytest.fixture
@@ -104,3 +105,115 @@ def test_foreign_folder_is_left_alone(shell, tmp_path):
     done = shell(WORK.format(what="to_do", end="finish out"))
     assert done.returncode == 1 and "did not make it" in done.stderr
     assert (tmp_path / "out/precious").exists()
+
+
+@pytest.fixture
+def recipe(tmp_path, shell):
+    """Run stages of ofa.sh with an environment of options, on small files."""
+
+    def write(name, text, mode=0o644):
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+        path.chmod(mode)
+
+    def run(script, **env):
+        files = (STAGES / f"{name}.sh" for name in ("data", "ssl", "asr", "results"))
+        sourced = "".join(f". {path}\n" for path in files)
+        return shell(f"{sourced}{script}", **env)
+
+    return write, run
+
+
+# In the place of Slurm or run.pl: writes what the decoding that it is given would.
+DECODE = """#!/usr/bin/env bash
+set -eu
+while [ "$1" != --output_dir ]; do shift; done
+out=$2
+while [ "$1" != --lam ]; do shift; done
+for lam in ${2} ${3:-}; do
+    [[ ${lam} != --* ]] || break
+    mkdir -p "${out}/lam${lam}/test"
+    echo x >>"${out}/lam${lam}/test/text"
+done
+exit "${STATUS:-0}"
+"""
+
+
+def test_changed_decoding_starts_empty(recipe, tmp_path):
+    write, run = recipe
+    write("decode", DECODE, 0o755)
+    for name in ("raw/test/wav.scp", "exp/model.pth", "exp/config.yaml"):
+        write(name, "x\n")
+    out = tmp_path / "exp/decode"
+    options = dict(
+        decode_cmd="./decode", raw="raw", test_sets="test", inference_tag="decode",
+        inference_args="", inference_nj="1", inference_gpu="0", num_threads="1",
+        gpu_inference="false",
+    )  # fmt: skip
+
+    def decode(lams, **env):
+        script = f"decode exp model.pth conf.yaml '{lams}'"
+        return run(script, **{**options, **env})
+
+    def found():
+        return {p.name: (p / "test/text").read_text() for p in out.glob("lam*")}
+
+    assert decode("0 1", STATUS="1").returncode == 1
+    assert decode("0 1").returncode == 0
+    assert found() == {"lam0": "x\nx\n", "lam1": "x\nx\n"}  # went on
+    write("exp/decode/logdir/output.1/lam0/test/text", "of another number of jobs")
+    assert decode("0").returncode == 0
+    assert found() == {"lam0": "x\n"}
+    assert not (out / "logdir").exists()
+    write("exp/config.yaml", "trained again\n")
+    assert decode("0", STATUS="1").returncode == 1
+    assert decode("0", inference_args="--nbest 2").returncode == 0
+    assert found() == {"lam0": "x\n"}
+
+
+@pytest.mark.parametrize("segments", ["codes", "none"])
+def test_pretraining_depends_on_its_segments(recipe, tmp_path, segments):
+    write, run = recipe
+    for which in ("train", "valid"):
+        write(f"targets/{which}/targets", "a 1\n")
+        write(f"targets/{which}/boundaries", "a 1\n")
+        write(f"stats/{which}/speech_shape", "a 1\n")
+    write("stats/.done", "")
+    options = dict(
+        ssl_stats_dir="stats", ssl_targets_dir="targets", ssl_exp="exp",
+        ssl_dump="raw/train", valid_dump="raw/valid", valid_set="valid",
+        ssl_config="conf.yaml", ssl_args="", ssl_model="x", ssl_num_codes="2",
+        train_cmd="true", cuda_cmd="true", ngpu="0", num_nodes="1", nj="1",
+        num_threads="1", upstream="exp/upstream", ssl_segments=segments,
+    )  # fmt: skip
+    assert run("stage_8", **options).returncode == 0
+    assert "finished before" in run("stage_8", **options).stdout
+    write("targets/valid/boundaries", "a 2\n")
+    again = run("stage_8", **options)
+    assert again.returncode == (segments != "none")
+    assert ("now: targets/valid/boundaries" in again.stderr) == (segments != "none")
+
+
+def test_data_depend_on_code_and_corpus(recipe, tmp_path):
+    write, run = recipe
+    write("local/data.sh", "#!/bin/sh\necho made of ${MINE} >>data/log\n", 0o755)
+    write("db.sh", "MINE=${MINE:-}\nOTHER=${OTHER:-}\n")
+    write("data/train/wav.scp", "x\n")
+    write("checkout/local/synth/voices.py", "VOICES = 1\n")
+    options = dict(
+        OFA_ROOT="checkout", datadir="data", train_set="train", data_dir="",
+        valid_set="train", test_sets="", ssl_train_set="", ssl_extra_dirs="",
+        download_dir="downloads", nj="1", local_data_opts="", MINE="/here",
+    )  # fmt: skip
+
+    def times(**env):
+        done = run("stage_1", **{**options, **env})
+        assert done.returncode == 0, done.stderr
+        return (tmp_path / "data/log").read_text().count("made")
+
+    assert times() == times() == times(OTHER="/unused") == 1
+    assert times(MINE="/there") == times(MINE="/there") == 2
+    assert times(MINE="/there", data_dir="/elsewhere") == 3
+    write("checkout/local/synth/voices.py", "VOICES = 2\n")
+    assert times(MINE="/there", data_dir="/elsewhere") == 4

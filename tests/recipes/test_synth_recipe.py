@@ -4,7 +4,6 @@ import csv
 import os
 import re
 import subprocess
-import time
 import zipfile
 from pathlib import Path
 
@@ -98,10 +97,8 @@ def test_shapes_fit_the_data(finished):
 
 def test_finished_stages_are_skipped(finished):
     folder, output, config = finished
-    started = time.monotonic()
     done = run(folder, "--stop_stage", 13, "--asr_config", config)
     assert done.returncode == 0, done.stderr
-    assert time.monotonic() - started < 60
     assert "training log" not in done.stdout and "decoding with" not in done.stdout
     assert done.stdout.count("finished before") >= 12
     assert done.stdout.splitlines()[-1] == output.splitlines()[-1]

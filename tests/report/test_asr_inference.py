@@ -298,8 +298,10 @@ def test_what_is_decoded_is_not_decoded_again(space, grid, caplog):
         run(space, space.fixed, "grid", *options)
     assert "remove it to decode again" in caplog.text
     assert marker.stat().st_mtime_ns == before
-    run(space, space.fixed, "grid", *options, "--batch_size=2")  # another setup
-    assert marker.stat().st_mtime_ns > before
+    for other in ("--batch_size=2", "--minlenratio=0.1"):  # another setup
+        run(space, space.fixed, "grid", *options, other)
+        assert marker.stat().st_mtime_ns > before
+        before = marker.stat().st_mtime_ns
 
 
 def test_report_of_a_real_grid(space, grid, capsys):

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from espnet_ofa.subsampling import build_compressor
+from espnet_ofa.subsampling.compressor import _hold_rate
 from espnet_ofa.subsampling.lengths import subsampled_lengths, valid_mask
 
 DIM = 6
@@ -83,6 +84,26 @@ def test_predictor_gets_a_gradient_at_lambda_zero():
 
 
 @pytest.mark.parametrize("rate_gradient", [False, True])
+def test_descent_keeps_the_rate(rate_gradient):
+    torch.manual_seed(0)
+    logits = (torch.randn(1, 40, dtype=torch.float64) - 1).requires_grad_()
+    pull = torch.rand(1, 40, dtype=torch.float64)  # a task that wants fewer units
+    hold = (lambda a: a) if rate_gradient else _hold_rate
+    start = torch.sigmoid(logits).mean().item()
+    first = torch.sigmoid(logits).detach().clone()
+    for _ in range(200):
+        (grad,) = torch.autograd.grad(
+            (hold(torch.sigmoid(logits)) * pull).sum(), logits
+        )
+        with torch.no_grad():
+            logits -= 0.05 * grad
+    moved = (torch.sigmoid(logits) - first).abs().mean().item()
+    drift = abs(torch.sigmoid(logits).mean().item() / start - 1)
+    assert moved > 0.01
+    assert (drift < 0.01) != rate_gradient
+
+
+@pytest.mark.parametrize("rate_gradient", [False, True])
 def test_the_task_moves_units_but_not_their_number(rate_gradient):
     compressor = make("cif", {"rate_gradient": rate_gradient}).train()
     frames, lengths = torch.randn(2, 50, DIM), torch.tensor([50, 31])
@@ -98,9 +119,10 @@ def test_the_task_moves_units_but_not_their_number(rate_gradient):
     (out.units * torch.randn(DIM)).square().sum().backward()
     grad, alpha = seen["alpha"].grad, seen["alpha"].detach()
     assert grad.abs().max() > 1e-3
-    for row, n in enumerate(lengths.tolist()):  # derivative of a common factor
-        scale = (grad[row, :n].double() * alpha[row, :n].double()).sum()
-        assert (scale.abs().item() < 1e-4) != rate_gradient
+    slope = (alpha * (1 - alpha)).square()
+    for row, n in enumerate(lengths.tolist()):  # first-order change of the sum
+        change = (grad[row, :n].double() * slope[row, :n].double()).sum()
+        assert (change.abs().item() < 1e-5) != rate_gradient
 
 
 def test_fresh_predictor_starts_at_the_target_rate():

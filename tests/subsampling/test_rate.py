@@ -145,6 +145,15 @@ def test_two_keys():
     assert policy() == 0.4
 
 
+def test_draws_go_on_where_a_checkpoint_left_them():
+    policy = LamPolicy(0.4, "uniform")
+    drawn = [policy() for _ in range(3)]
+    resumed = LamPolicy(0.4, "uniform")
+    resumed.load_state_dict(policy.state_dict())
+    assert resumed() == policy()
+    assert resumed() not in drawn
+
+
 def test_unset_lambda_is_an_error_and_never_a_draw():
     policy = LamPolicy(lam_train="uniform").eval()
     with pytest.raises(LamUnsetError, match="set_lam"):

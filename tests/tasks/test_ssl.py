@@ -133,13 +133,19 @@ def test_training_then_export_gives_the_same_upstream(corpus, tmp_path):
     shapes.write_text("".join(f"u{i} 9600\n" for i in range(8)))
     config = tmp_path / "train.yaml"
     config.write_text(
-        yaml.safe_dump({"upstream_conf": UPSTREAM, "num_codes": 8, "lam": 0.5})
+        yaml.safe_dump(
+            {
+                "upstream_conf": UPSTREAM,
+                "num_codes": 8,
+                "lam": 0.5,
+                "best_model_criterion": [["valid", "loss", "min"]],
+            }
+        )
     )
     options = ["--config", str(config), "--output_dir", str(exp), "--max_epoch", "1"]
     options += ["--batch_type", "numel", "--batch_bins", "40000", "--num_workers", "0"]
     options += ["--optim", "adam", "--use_matplotlib", "false", "--ngpu", "0"]
     options += ["--use_tensorboard", "false", "--keep_nbest_models", "1"]
-    options += ["--best_model_criterion", "[['valid', 'loss', 'min']]"]
     for which in ("train", "valid"):
         for name, path, kind in (
             ("speech", corpus / "train/wav.scp", "sound"),

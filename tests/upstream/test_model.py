@@ -87,14 +87,30 @@ def test_fewer_layers_are_a_prefix():
     assert torch.equal(part[1], whole[1])
 
 
-def test_masked_frames_do_not_show():
-    upstream = make()
-    wave = torch.randn(1, 8000)
-    n = int(upstream.frame_lengths(torch.tensor([8000])))
-    everything = torch.ones(1, n, dtype=torch.bool)
-    a = upstream(wave, lam=0.0, frame_mask=everything).hidden_states[-1]
-    b = upstream(2 * wave.flip(1), lam=0.0, frame_mask=everything).hidden_states[-1]
-    assert torch.equal(a, b)
+@pytest.mark.parametrize("compressor", ["none", "mean", "conv", "cif"])
+@pytest.mark.parametrize("lam", [0.0, 0.6])
+def test_a_lone_utterance_may_be_padded(compressor, lam):
+    upstream = make({**SMALL, "compressor": compressor})
+    wave = torch.randn(1, 16000)
+    padded = upstream(wave, torch.tensor([8000]), lam=lam)
+    short = upstream(wave[:, :8000], lam=lam)
+    u = int(short.lengths)
+    assert int(padded.lengths) == u
+    torch.testing.assert_close(
+        padded.hidden_states[-1][:, :u], short.hidden_states[-1], atol=1e-5, rtol=1e-4
+    )
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("conf", [SMALL, CONV])
+def test_half_precision_models_count_like_whole_ones(conf, dtype):
+    wave, lengths = torch.randn(1, 16100), torch.tensor([16100])
+    upstream = make(conf)
+    wanted = upstream(wave, lengths, lam=0.0)
+    found = upstream.to(dtype)(wave.to(dtype), lam=0.0)
+    assert found.hidden_states[-1].dtype == dtype
+    assert torch.equal(found.frame_lengths, wanted.frame_lengths)
+    assert upstream(wave.to(dtype), lam=0.7).weights.dtype == torch.float32
 
 
 def test_wrong_shapes_and_empty_utterances_are_named():

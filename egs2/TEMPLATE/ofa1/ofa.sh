@@ -22,7 +22,6 @@ nj=               # parallel jobs for data; by default all cores, at most 32
 inference_nj=1    # parallel jobs for decoding; 1 decodes everything in one process
 gpu_inference=false  # decode on a GPU
 num_threads=      # CPU threads of training and decoding; by default all cores without GPU
-python=python3    # Python interpreter
 
 ## Folders
 data_dir=""           # where the corpus is; by default from db.sh, else downloaded
@@ -73,7 +72,8 @@ asr_config=conf/train_asr_ctc.yaml  # CTC fine-tuning
 s2s_config=conf/train_asr_s2s.yaml  # joint CTC/attention fine-tuning
 adaptive_configs="conf/train_asr_adaptive.yaml conf/train_asr_adaptive_price.yaml"  # learning lambda
 asr_args=""            # more options for asr_train, stages 9 to 12
-asr_tag=""             # suffix of the CTC model's folder; by default from the configuration
+asr_tag=""             # suffix of the CTC model's folder; by default from the configuration.
+                       # Adaptive models start from it and get the tag as well
 s2s_tag=""             # the same for the joint model
 asr_exp=""             # the CTC model's folder itself
 s2s_exp=""             # the joint model's folder itself

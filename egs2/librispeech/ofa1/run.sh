@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
 # LibriSpeech, 960 hours for pre-training and for fine-tuning. Made for one node of eight
 # GPUs with 40 GB or more; cmd.sh submits to Slurm with cmd_backend=slurm.
-# Pre-train on 960 hours, fine-tune on 100:
-#   ./run.sh --train_set train_clean_100 --ssl_train_set train_960
+# Fine-tune on 100 hours what this pre-trained on 960:
+#   ./run_100h.sh --expdir exp_960h_100h \
+#       --pretrained_upstream exp/ssl_train_ssl_960h_raw/upstream
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 

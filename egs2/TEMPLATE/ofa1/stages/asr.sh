@@ -4,10 +4,10 @@
 train() { # DIR MODULE OPTION...: ESPnet's trainer; an interrupted training goes on
     local dir=$1 module=$2 command
     shift 2
-    command=("${python}" -m "${module}" --output_dir "${dir}" --resume true "$@")
+    command=(python3 -m "${module}" --output_dir "${dir}" --resume true "$@")
     log "training log: ${dir}/train.log"
     if [ "${ngpu}" -gt 1 ] || [ "${num_nodes}" -gt 1 ]; then
-        "${python}" -m espnet2.bin.launch --cmd "${cuda_cmd} --name ${dir##*/}" \
+        python3 -m espnet2.bin.launch --cmd "${cuda_cmd} --name ${dir##*/}" \
             --log "${dir}/train.log" --ngpu "${ngpu}" --num_nodes "${num_nodes}" \
             --init_file_prefix "${dir}/.dist_init_" --multiprocessing_distributed true \
             -- "${command[@]}"
@@ -89,7 +89,7 @@ stage_9() {
     done
     # shellcheck disable=SC2086
     ${train_cmd} JOB=1:"${jobs}" "${logdir}/stats.JOB.log" \
-        "${python}" -m "$(asr_train_module)" --collect_stats true --ngpu 0 \
+        python3 -m "$(asr_train_module)" --collect_stats true --ngpu 0 \
         --output_dir "${logdir}/stats.JOB" "${options[@]}" ${asr_args}
     collect_shapes "${logdir}" "${jobs}" "${out}"
     finish "${out}"

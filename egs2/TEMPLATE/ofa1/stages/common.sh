@@ -120,5 +120,5 @@ tool() { # LOG MODULE ARGUMENT...: one of our data tools as a job of its own
     shift 2
     # shellcheck disable=SC2086 # commands may hold options
     ${train_cmd} --num_threads "${nj}" "${logfile}" \
-        "${python}" -m "espnet_ofa.bin.${module}" "$@"
+        python3 -m "espnet_ofa.bin.${module}" "$@"
 }

@@ -1,6 +1,23 @@
 # shellcheck shell=bash disable=SC2154
 # Sourced by ofa.sh: stages 1 to 5, from a corpus to formatted audio and tokens.
 
+# What db.sh and the environment say of the corpora that local/data.sh knows.
+corpus_paths() {
+    local name
+    # shellcheck source=/dev/null
+    . ./db.sh
+    sed -n 's/^\([A-Z0-9_]*\)=.*/\1/p' db.sh | while read -r name; do
+        if grep -qw "${name}" local/data.sh; then
+            echo "${name}:${!name}"
+        fi
+    done
+}
+
+# One checksum of the programs that prepare corpora, wherever the checkout lies.
+preparation_code() {
+    find "${OFA_ROOT}/local" local/ -name '*.py' -print0 | sort -z | xargs -0 cat | cksum
+}
+
 stage_1() {
     if [ ! -d "${OFA_ROOT}/local" ]; then
         die "${OFA_ROOT}/local does not exist: set OFA_ROOT to a checkout of espnet_ofa"
@@ -11,7 +28,8 @@ stage_1() {
             rm -f "${datadir}/.done"
         fi
     done
-    inputs=(local/data.sh db.sh "data_dir=${data_dir}" "options=${local_data_opts}")
+    inputs=(local/data.sh "code=$(preparation_code)" "options=${local_data_opts}"
+        "corpus=${data_dir:-$(corpus_paths)}")
     if to_update "${datadir}" "${inputs[@]}"; then
         # shellcheck disable=SC2086
         local/data.sh --data_dir "${data_dir}" --download_dir "${download_dir}" \
@@ -22,7 +40,7 @@ stage_1() {
         dir=${dir%/}
         extra+=("${datadir}/ssl_extra_parts/${dir##*/}")
         if to_do "${extra[-1]}" "corpus=${dir}"; then
-            "${python}" "${OFA_ROOT}/local/prepare_librispeech.py" --corpus_dir "${dir}" \
+            python3 "${OFA_ROOT}/local/prepare_librispeech.py" --corpus_dir "${dir}" \
                 --parts "${dir##*/}" --out_dir "${extra[-1]}" --nj "${nj}"
             finish "${extra[-1]}"
         fi
@@ -106,7 +124,7 @@ stage_4() {
         combine "${ssl_dump}" "${ssl_parts[@]/#/${raw}/}"
     fi
     mapfile -t inputs < <(printf '%s\n' "${train_dump}" "${valid_dump}" "${ssl_dump}" | sort -u)
-    "${python}" -m espnet_ofa.bin.data summary "${inputs[@]}"
+    python3 -m espnet_ofa.bin.data summary "${inputs[@]}"
 }
 
 stage_5() {

@@ -40,7 +40,7 @@ stage_13() {
         options+=(--readme "${readme}")
     fi
     # Its table is the last thing on the screen.
-    "${python}" -m espnet_ofa.bin.report --expdir "${expdir}" --decode_dirs "${dirs[@]}" \
+    python3 -m espnet_ofa.bin.report --expdir "${expdir}" --decode_dirs "${dirs[@]}" \
         --out "${expdir}/report" ${options[@]+"${options[@]}"}
 }
 
@@ -55,8 +55,10 @@ decode() { # DIR CHECKPOINT CONFIG LAMBDAS
         sets+=(--test_set "${set}:${raw}/${set}")
     done
     mapfile -t inputs < <(data_files "${dumps[@]}")
-    if ! to_update "${out}" "${config}" "${dir}/${model}" "lams=${lams}" \
-        "sets=${test_sets}" "args=${inference_args}" "jobs=${inference_nj}" "${inputs[@]}"; then
+    # Starts empty where anything differs: nothing old may end in the table.
+    if ! to_do "${out}" "${config}" "${dir}/config.yaml" "${dir}/${model}" \
+        "lams=${lams}" "sets=${test_sets}" "args=${inference_args}" \
+        "jobs=${inference_nj}" "gpu=${gpu_inference}" "${inputs[@]}"; then
         return
     fi
     log "decoding with ${dir}/${model}; logs: ${out}/log"
@@ -67,7 +69,6 @@ decode() { # DIR CHECKPOINT CONFIG LAMBDAS
         run_inference "${out}/log/decode.log" --output_dir "${out}" "${sets[@]}" \
             "${options[@]}"
     else
-        rm -rf "${out}/logdir" # perhaps of another number of jobs
         for set in ${test_sets}; do
             split_keys "${raw}/${set}/wav.scp" "${out}/logdir/${set}" "${inference_nj}"
             run_inference JOB=1:"${inference_nj}" "${out}/log/${set}.JOB.log" \
@@ -80,16 +81,19 @@ decode() { # DIR CHECKPOINT CONFIG LAMBDAS
 }
 
 run_inference() { # [JOB=1:N] LOG OPTION...
-    local where=("$1")
+    local where=("$1") threads=${num_threads}
     shift
     if [[ ${where[0]} == JOB=* ]]; then
         where+=("$1")
         shift
+        if [[ ${decode_cmd} == *run.pl* ]]; then # all on this machine
+            threads=$((threads > inference_nj ? threads / inference_nj : 1))
+        fi
     fi
     # shellcheck disable=SC2086
-    OMP_NUM_THREADS=${num_threads} ${decode_cmd} --gpu "${inference_gpu}" \
-        --num_threads "${num_threads}" "${where[@]}" \
-        "${python}" -m espnet_ofa.bin.asr_inference "$@"
+    OMP_NUM_THREADS=${threads} ${decode_cmd} --gpu "${inference_gpu}" \
+        --num_threads "${threads}" "${where[@]}" \
+        python3 -m espnet_ofa.bin.asr_inference "$@"
 }
 
 stage_14() {
@@ -106,7 +110,7 @@ stage_14() {
         fi
         if to_do "${dir}/packed" "${dir}/${model}" "${dir}/config.yaml"; then
             # shellcheck disable=SC2086
-            ${train_cmd} "${dir}/packed/pack.log" "${python}" -m espnet2.bin.pack asr \
+            ${train_cmd} "${dir}/packed/pack.log" python3 -m espnet2.bin.pack asr \
                 --asr_train_config "${dir}/config.yaml" \
                 --asr_model_file "${dir}/${model}" \
                 --outpath "${dir}/packed/model.zip" ${options[@]+"${options[@]}"}
@@ -126,6 +130,6 @@ stage_15() {
     need "${dir}/packed/model.zip" 14
     unpacked=${dir}/packed/model
     rm -rf "${unpacked}"
-    "${python}" -m zipfile -e "${dir}/packed/model.zip" "${unpacked}"
-    "${python}" "${OFA_TEMPLATE}/pyscripts/upload.py" "${unpacked}" "${hf_repo}"
+    python3 -m zipfile -e "${dir}/packed/model.zip" "${unpacked}"
+    python3 "${OFA_TEMPLATE}/pyscripts/upload.py" "${unpacked}" "${hf_repo}"
 }

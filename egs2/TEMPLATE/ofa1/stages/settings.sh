@@ -38,7 +38,8 @@ cores=$(getconf _NPROCESSORS_ONLN)
 : "${nj:=$((cores < 32 ? cores : 32))}"
 if [ -z "${ngpu}" ]; then
     ngpu=0
-    if nvidia-smi -L 2>/dev/null | grep -q GPU; then
+    find_gpu='import sys, torch; sys.exit(not torch.cuda.is_available())'
+    if python3 -c "${find_gpu}" 2>/dev/null; then
         ngpu=1
     fi
 fi
@@ -100,8 +101,8 @@ fi
 : "${asr_stats_dir:=${expdir}/asr_stats_${data_tag}}"
 : "${asr_exp:=${expdir}/asr_${asr_tag:-$(config_name "${asr_config}")_${data_tag}}}"
 : "${s2s_exp:=${expdir}/asr_${s2s_tag:-$(config_name "${s2s_config}")_${data_tag}}}"
-adaptive_exp() { # CONFIG
-    echo "${expdir}/asr_$(config_name "$1")_${data_tag}"
+adaptive_exp() { # CONFIG: tagged like the CTC model that it starts from
+    echo "${expdir}/asr_$(config_name "$1")_${asr_tag:-${data_tag}}"
 }
 upstream=${pretrained_upstream:-${ssl_exp}/upstream}
 : "${s2s_inference_lams:=${inference_lams}}"

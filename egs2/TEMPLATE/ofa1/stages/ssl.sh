@@ -34,7 +34,7 @@ stage_7() {
         fi
     done
     if to_do "${out}" "segments=${ssl_segments}" "${inputs[@]}"; then
-        "${python}" "${OFA_TEMPLATE}/pyscripts/ssl_stats.py" \
+        python3 "${OFA_TEMPLATE}/pyscripts/ssl_stats.py" \
             "train:${ssl_dump}:${targets}/${name}" \
             "valid:${valid_dump}:${targets}/${valid_set}" \
             --segments "${ssl_segments}" --output_dir "${out}"
@@ -61,6 +61,9 @@ stage_8() {
     inputs=("${ssl_config}" "args=${ssl_args}" "segments=${ssl_segments}"
         "model=${ssl_model}" "${ssl_stats_dir}"/{train,valid}/speech_shape
         "${train_targets}/targets" "${valid_targets}/targets")
+    if [ "${ssl_segments}" != none ]; then
+        inputs+=("${train_targets}/boundaries" "${valid_targets}/boundaries")
+    fi
     if to_train "${ssl_exp}" "${inputs[@]}"; then
         mapfile -t options < <(
             ssl_data_options train "${ssl_dump}" "${train_targets}"

@@ -19,7 +19,7 @@ TAIL_LINES = 20
 POLL_SECONDS = 1.0
 # Progress bars, and what ESPnet's trainer and our decoding say now and then.
 _WORTH_SEEING = re.compile(
-    r"\d+%\|.*\||epoch started|epoch results|lambda [0-9own.]+[,:]"
+    r"\d+%\|.*\||epoch started|epoch results|lambda [0-9own.]+[,:]|\d+ s to go"
 )
 _EPOCH = re.compile(r"(\d+)epoch results: \[train\] (.*?), \[valid\] (.*)")
 _LOSS = re.compile(r"\bloss=(\S+?),")

@@ -23,7 +23,7 @@ option num_threads=* --cpus-per-task $0
 option num_nodes=* --nodes $0
 default gpu=0
 option gpu=0
-option gpu=* --gres=gpu:$0
+option gpu=* --gres=gpu:$0 -c $0
 """
 
 

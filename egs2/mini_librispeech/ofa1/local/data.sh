@@ -31,12 +31,12 @@ if [ -z "${corpus}" ]; then
         --download_dir "${download_dir}")
 fi
 
-find_part() { # PART...: the folder that holds the first of them, and its name
+find_part() { # PART...: the first of them that is there, and the folder that holds it
     local part dir
     for part in "$@"; do
         for dir in "${corpus}" "${corpus}"/{LibriSpeech,mini_librispeech,librispeech*}; do
             if [ -d "${dir}/${part}" ]; then
-                echo "${dir} ${part}"
+                echo "${part} ${dir}"
                 return
             fi
         done
@@ -49,7 +49,7 @@ prepare() { # OUT PART...
     local out=$1 dir part found
     shift
     found=$(find_part "$@")
-    read -r dir part <<<"${found}"
+    read -r part dir <<<"${found}"
     python3 "${OFA_ROOT}/local/prepare_librispeech.py" --corpus_dir "${dir}" \
         --parts "${part}" --out_dir "${out}" --nj "${nj}" ${options[@]+"${options[@]}"}
 }
