@@ -67,12 +67,12 @@ class AlphaPredictor(nn.Module):
         with torch.autocast(frames.device.type, enabled=False):
             dtype = torch.promote_types(frames.dtype, torch.float32)
             x = zero_padding(frames, lengths).to(dtype)
-            conv, norm, out = (
-                {name: p.to(dtype) for name, p in module.named_parameters()}
-                for module in (self.conv, self.norm, self.out)
-            )  # of a half-precision model too
+            # Cast, since the weights of a half-precision model are not fp32.
+            weight, bias = (p.to(dtype) for p in self.conv.parameters())
             padding = self.conv.kernel_size[0] // 2
-            x = F.conv1d(x.transpose(1, 2), **conv, padding=padding).transpose(1, 2)
-            x = torch.relu(F.layer_norm(x, x.shape[-1:], **norm))  # (B, S, hidden)
-            alpha = torch.sigmoid(F.linear(x, **out)).squeeze(-1)
+            x = F.conv1d(x.transpose(1, 2), weight, bias, padding=padding)
+            weight, bias = (p.to(dtype) for p in self.norm.parameters())
+            x = F.layer_norm(x.transpose(1, 2), weight.shape, weight, bias)
+            weight, bias = (p.to(dtype) for p in self.out.parameters())
+            alpha = torch.sigmoid(F.linear(torch.relu(x), weight, bias)).squeeze(-1)
             return alpha * valid_mask(lengths, alpha.shape[1])
