@@ -69,8 +69,11 @@ def test_ctc_rows_by_lambda(finished):
     assert costs[0] > costs[1] > costs[2] > 0
     for row in found:
         assert int(row["utterances"]) == 6 and float(row["rtf"]) > 0
-        # Nobody learns much from 30 utterances.
-        assert 20 <= float(row["wer"]) <= 200
+        # Nobody learns much from 30 utterances, and what is untrained may talk a lot.
+        kinds = ("substitutions", "deletions", "insertions")
+        edits = sum(int(row[kind]) for kind in kinds)
+        assert float(row["wer"]) == pytest.approx(100 * edits / int(row["words"]))
+        assert float(row["wer"]) > 20
 
 
 def test_other_systems(finished):
