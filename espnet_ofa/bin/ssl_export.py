@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 import logging
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,6 +14,7 @@ import yaml
 from torch import Tensor
 
 from espnet_ofa.data.kaldi_dir import DataDir
+from espnet_ofa.data.table import write_text
 from espnet_ofa.subsampling.rate import DEFAULT_MEAN_ALPHA, lam_to_period_ms
 from espnet_ofa.upstream.checkpoint import load_upstream, save_pretrained
 from espnet_ofa.upstream.config import UpstreamConfig
@@ -98,10 +98,7 @@ def main(cmd: Sequence[str] | None = None) -> None:
         "measured": rows,
     }
     save_pretrained(upstream, args.output_dir)
-    path = Path(args.output_dir) / "rate.json"
-    tmp = path.with_suffix(".json.tmp")
-    tmp.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
-    os.replace(tmp, path)
+    write_text(Path(args.output_dir) / "rate.json", json.dumps(report, indent=2) + "\n")
     for row in rows:
         logging.info("lambda %.2f: %.1f ms", row["lam"], row["period_ms"])
         off = row["period_ms"] / report["target_period_ms"] - 1
