@@ -201,7 +201,7 @@ def decode_grid(args: argparse.Namespace) -> None:
         Path(f) for f in (args.asr_train_config, args.asr_model_file, args.lm_file) if f
     ]
     for lam in lams:
-        value, adaptive = decoder.use_lam(lam)
+        value, start = decoder.use_lam(lam)
         label = OWN if lam == OWN else f"{float(lam):g}"
         for test_set in test_sets:
             folder = Path(args.output_dir, f"lam{label}", test_set.name)
@@ -214,7 +214,8 @@ def decode_grid(args: argparse.Namespace) -> None:
             stats = DecodeStats(
                 test_set.name,
                 lam=value,
-                adaptive=adaptive,
+                adaptive=start is not None,
+                lam_start=start,
                 parameters=parameters,
                 reference=reference,
                 setup=setup,

@@ -5,7 +5,8 @@ r"""Score decodings, tabulate them by lambda and draw the trade-off.
 
 Reads what ``espnet_ofa.bin.asr_inference --lam`` wrote. Writes ``report.md``,
 ``report.csv``, ``report.json`` and a ``tradeoff_<test set>.png`` for each test set,
-prints the table by lambda, and ends with the pictures' paths.
+prints the table by lambda, and ends with the pictures' paths. Systems that are named
+``name@seed`` are also shown as one, with mean and range.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from pathlib import Path
 from espnet_ofa.report.environment import environment
 from espnet_ofa.report.files import write_text
 from espnet_ofa.report.plots import plot_tradeoff
+from espnet_ofa.report.seeds import seeds_table
 from espnet_ofa.report.tables import (
     lambda_table,
     results_markdown,
@@ -131,14 +133,18 @@ def make_report(
     """Write everything into ``out``; returns the pictures, one per test set."""
     out = Path(out)
     facts = environment()
+    averages = seeds_table(rows)
     write_data(out, rows, facts)
     plots = _draw(rows, out)
     links = [plot.name for plot in plots]
-    text = results_markdown(rows, facts, ssl=ssl, plots=links)
+    text = results_markdown(rows, facts, averages=averages, ssl=ssl, plots=links)
     write_text(out / "report.md", text)
     if readme is not None:
         links = [f"images/{plot.name}" for plot in _draw(rows, _images(readme))]
-        update_readme(readme, results_markdown(rows, facts, ssl=ssl, plots=links))
+        update_readme(
+            readme,
+            results_markdown(rows, facts, averages=averages, ssl=ssl, plots=links),
+        )
     return plots
 
 
@@ -163,6 +169,9 @@ def main(cmd: Sequence[str] | None = None) -> None:
     out = args.out or Path(args.expdir, "report")
     plots = make_report(rows, out, ssl=ssl, readme=args.readme)
     print(lambda_table(rows, short=True))
+    averages = seeds_table(rows)
+    if averages:
+        print(f"\n{averages}\n")
     for plot in plots:
         print(plot)
 

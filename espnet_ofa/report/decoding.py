@@ -101,19 +101,20 @@ class Decoder:
         if self.greedy and self.model.ctc is None:
             raise ValueError("--search greedy needs CTC, which this model lacks")
 
-    def use_lam(self, lam: float | str) -> tuple[float | None, bool]:
-        """Decode at ``lam`` from now on; its value, and whether it was learned."""
+    def use_lam(self, lam: float | str) -> tuple[float | None, float | None]:
+        """Decode at ``lam`` from now on; its value and, if learned, where it began."""
         if lam != OWN:
             set_lam(self.model, float(lam))
-            return float(lam), False
+            return float(lam), None
         for policy, own in zip(self.policies, self._own, strict=True):
             policy.set(own)
         if not self.policies:
-            return None, False
+            return None, None
         policy = self.policies[0]
         with torch.no_grad():
             value = float(policy())
-        return value, policy.learnable is not None and policy.fixed is None
+        learned = policy.learnable if policy.fixed is None else None
+        return value, None if learned is None else learned.init
 
     def units_needed(self, key: str, text: str) -> int:
         """Units that CTC needs for a reference, tokenised as in training."""

@@ -32,6 +32,7 @@ class DecodeStats:
         test_set: its name.
         lam: lambda; None for a model without one.
         adaptive: lambda was learned with the model.
+        lam_start: where a learned lambda began.
         utterances: how many were decoded.
         units: encoder outputs, over all utterances.
         frames: extractor outputs; None where no part of the model compresses.
@@ -53,6 +54,7 @@ class DecodeStats:
     test_set: str
     lam: float | None = None
     adaptive: bool = False
+    lam_start: float | None = None
     utterances: int = 0
     units: int = 0
     frames: int | None = None

@@ -34,8 +34,14 @@ def _number(value: float | None, form: str) -> str:
 
 
 def _lam(row: Row) -> str:
-    """Lambda; an adaptive one is marked."""
-    return _number(row.stats.lam, ".3g") + (" (adaptive)" if row.stats.adaptive else "")
+    """Lambda; an adaptive one is marked, with the way it came."""
+    lam = _number(row.stats.lam, ".3g")
+    if not row.stats.adaptive:
+        return lam
+    start = row.stats.lam_start
+    return (
+        f"{lam} (adaptive)" if start is None else f"{lam} (adaptive, from {start:.3g})"
+    )
 
 
 _COLUMNS: dict[str, Callable[[Row], str]] = {
@@ -144,6 +150,7 @@ def results_markdown(
     rows: Sequence[Row],
     environment: Mapping[str, str],
     *,
+    averages: str = "",
     ssl: Mapping[str, object] | None = None,
     plots: Sequence[str] = (),
 ) -> str:
@@ -152,6 +159,7 @@ def results_markdown(
     Args:
         rows: every system, test set and lambda.
         environment: see :func:`espnet_ofa.report.environment.environment`.
+        averages: table over seeds, if there are several.
         ssl: facts of pre-training; see :func:`ssl_section`.
         plots: addresses of pictures, as the text should name them.
     """
@@ -166,6 +174,8 @@ def results_markdown(
         "utterances spread evenly over the test set.",
         lambda_table(rows),
     ]
+    if averages:
+        parts += ["### Over seeds", averages]
     parts += [f"![WER against frame period and MACs]({plot})" for plot in plots]
     if ssl is not None:
         parts.append(ssl_section(ssl))

@@ -36,6 +36,7 @@ class Row:
             "test_set": stats.test_set,
             "lambda": stats.lam,
             "adaptive": stats.adaptive,
+            "lambda_start": stats.lam_start,
             "utterances": stats.utterances,
             "audio_seconds": round(stats.audio_seconds, 3),
             "frames": stats.frames,

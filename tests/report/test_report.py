@@ -7,6 +7,7 @@ import pytest
 
 from espnet_ofa.bin import report
 from espnet_ofa.report.plots import Curve, Point, plot_tradeoff, tradeoff_curves
+from espnet_ofa.report.seeds import seeds_table
 from espnet_ofa.report.tables import (
     BEGIN,
     END,
@@ -33,7 +34,8 @@ def cells(line: str) -> list[str]:
 def rows(tmp_path, decoded):
     decoded(tmp_path / "exp" / "ctc" / "lam0" / "test", 0.0, 200)
     decoded(tmp_path / "exp" / "ctc" / "lam1" / "test", 1.0, 45, WRONG, capped=1)
-    decoded(tmp_path / "exp" / "ada" / "lamown" / "test", 0.4, 140, adaptive=True)
+    learned = {"adaptive": True, "lam_start": 0.643}
+    decoded(tmp_path / "exp" / "ada" / "lamown" / "test", 0.4, 140, **learned)
     return [
         *collect_rows("ctc", tmp_path / "exp" / "ctc"),
         *collect_rows("ada", tmp_path / "exp" / "ada"),
@@ -56,7 +58,7 @@ def test_lambda_table(rows):
     assert found["GMACs/s"] == "0.0225"
     assert found["RTF"] == "0.075"
     assert (found["WER (%)"], found["Del"], found["capped"]) == ("20.0", "1", "1")
-    assert "0.4 (adaptive)" in learned
+    assert "0.4 (adaptive, from 0.643)" in learned
     assert cells(first)[2] == "0"
     assert len({len(line) for line in lambda_table(rows).splitlines()}) == 1  # aligned
 
@@ -65,6 +67,26 @@ def test_one_system_needs_no_name(rows):
     table = lambda_table(rows[:2], short=True)
     assert cells(table.splitlines()[0])[0] == "test set"
     assert cells(table.splitlines()[0])[-1] == "WER (%)"
+
+
+def test_seeds_are_one_line(tmp_path, decoded):
+    decoded(tmp_path / "a" / "lam0" / "test", 0.0, 200)
+    decoded(tmp_path / "b" / "lam0" / "test", 0.0, 100, WRONG)
+    rows = [
+        *collect_rows("ctc@0", tmp_path / "a"),
+        *collect_rows("ctc@1", tmp_path / "b"),
+    ]
+    assert seeds_table(collect_rows("ctc", tmp_path / "a")) == ""
+    header, _, line = seeds_table(rows).splitlines()
+    assert dict(zip(cells(header), cells(line), strict=True)) == {
+        "system": "ctc",
+        "test set": "test",
+        "lambda": "0",
+        "frame period (ms)": "30.0",  # 20 and 40
+        "seeds": "2",
+        "WER (%)": "10.0",
+        "range": "0.0 to 20.0",
+    }
 
 
 def test_espnet_table(rows):
@@ -132,7 +154,7 @@ def test_command_line(rows, tmp_path, capsys):
     )
     lines = capsys.readouterr().out.splitlines()
     assert lines[-1] == str(exp / "report" / "tradeoff_test.png")
-    assert cells(lines[-2])[:3] == ["ada", "test", "0.4 (adaptive)"]
+    assert cells(lines[-2])[:3] == ["ada", "test", "0.4 (adaptive, from 0.643)"]
     with open(exp / "report" / "report.csv", newline="") as f:
         records = list(csv.DictReader(f))
     assert [float(record["wer"]) for record in records] == [0.0, 20.0, 0.0]

@@ -1,0 +1,58 @@
+"""Runs that differ in their seed only, as one line: mean and range."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from statistics import fmean
+
+from espnet_ofa.report.tables import markdown_table
+from espnet_ofa.report.tradeoff import Row
+
+MARK = "@"
+
+
+def split_seed(system: str) -> tuple[str, str | None]:
+    """``name@seed`` to its parts; a name without a mark is one run of its own."""
+    name, mark, seed = system.rpartition(MARK)
+    return (name, seed) if mark else (system, None)
+
+
+def group_seeds(rows: Sequence[Row]) -> dict[tuple[str, str, str], list[Row]]:
+    """(name, test set, lambda) -> the rows of its seeds, in the order of ``rows``.
+
+    What a task chose for itself differs from seed to seed and goes by "adaptive".
+    """
+    groups: dict[tuple[str, str, str], list[Row]] = {}
+    for row in rows:
+        name, seed = split_seed(row.system)
+        if seed is None:
+            continue
+        stats = row.stats
+        lam = "adaptive" if stats.adaptive or stats.lam is None else f"{stats.lam:.3g}"
+        groups.setdefault((name, stats.test_set, lam), []).append(row)
+    return groups
+
+
+def seeds_table(rows: Sequence[Row]) -> str:
+    """Mean and range over seeds, of systems named ``name@seed``; empty without any."""
+    body = []
+    for (name, test_set, lam), group in group_seeds(rows).items():
+        period = fmean(row.stats.period_ms for row in group)
+        errors = [row.wer for row in group]
+        spread = f"{min(errors):.1f} to {max(errors):.1f}"
+        count = str(len(group))
+        body.append(
+            [
+                name,
+                test_set,
+                lam,
+                f"{period:.1f}",
+                count,
+                f"{fmean(errors):.1f}",
+                spread,
+            ]
+        )
+    if not body:
+        return ""
+    header = ["system", "test set", "lambda", "frame period (ms)", "seeds"]
+    return markdown_table([*header, "WER (%)", "range"], body)
