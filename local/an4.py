@@ -15,10 +15,10 @@ _LINE = re.compile(r"^(?:<s>)?\s*(.*?)\s*(?:</s>)?\s*\(([^()\s]+)\)$")
 _SUFFIXES = (".sph", ".wav", ".flac", ".ogg", ".raw")
 
 
-def find_root(corpus_dir: Path) -> Path | None:
-    """The directory that holds ``etc/an4_train.transcription``, if there is one."""
+def find_root(corpus_dir: Path, split: str) -> Path | None:
+    """The directory whose ``etc`` has the transcripts of a split, if there is one."""
     for place in (corpus_dir, corpus_dir / "an4"):
-        if (place / "etc" / "an4_train.transcription").is_file():
+        if (place / "etc" / f"an4_{split}.transcription").is_file():
             return place.resolve()
     return None
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from espnet_ofa.data.audio import AudioError, check_audio
 from espnet_ofa.data.kaldi_dir import DataDir
 from espnet_ofa.data.parallel import run_jobs
-from espnet_ofa.data.table import write_text
+from espnet_ofa.files import write_text
 
 SHOWN = 5
 SAMPLE_RATE = 16000

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,6 +33,11 @@ class Archive:
 
     url: str
     checksum: str | None
+
+    @property
+    def name(self) -> str:
+        """The file's name without its suffixes."""
+        return self.url.rsplit("/", 1)[-1].partition(".")[0]
 
 
 # OpenSLR 12: sha256 as in torchaudio's data set class. OpenSLR 31: md5sum.txt there.
@@ -71,12 +77,13 @@ ARCHIVES: dict[str, dict[str, Archive]] = {
             "dev-clean-2": "6d7ab67ac6a1d2c993d050e16d61080d",
         }.items()
     },
-    "an4": {
-        "an4_sphere": Archive(
+    "an4": dict.fromkeys(
+        ("train", "test"),
+        Archive(
             "https://dldata-public.s3.us-east-2.amazonaws.com/an4_sphere.tar.gz",
             "sha256:a0525579493735d32b60fb6fa5975dd0eaacde087b0a4eeb7f13b7ef33077b12",
-        )
-    },
+        ),
+    ),
 }
 
 
@@ -87,7 +94,9 @@ def get_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--corpus", choices=sorted(ARCHIVES), required=True)
     parser.add_argument(
-        "--parts", default="", help="parts of LibriSpeech; empty: all of the corpus"
+        "--parts",
+        default="",
+        help="parts that are needed; a|b: a is downloaded, b will do; empty: all",
     )
     parser.add_argument(
         "--corpus_dir", default="", help="a copy that is there already; empty: none"
@@ -105,7 +114,7 @@ def get_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def check_copy(corpus: str, parts: list[str], corpus_dir: Path) -> None:
+def check_copy(parts: Iterable[str], corpus_dir: Path) -> None:
     """Checks that a copy has the parts (not their content).
 
     Raises:
@@ -113,17 +122,13 @@ def check_copy(corpus: str, parts: list[str], corpus_dir: Path) -> None:
     """
     if not corpus_dir.is_dir():
         raise FileNotFoundError(f"--corpus_dir {corpus_dir}: no such directory")
-    if corpus == "an4":
-        if an4.find_root(corpus_dir) is None:
-            for split in ("train", "test"):
-                find_part(corpus_dir, split)
-        return
     for part in parts:
-        find_part(corpus_dir, part)
+        if an4.find_root(corpus_dir, part) is None:
+            find_part(corpus_dir, part)
 
 
 def fetch_corpus(
-    archives: dict[str, Archive],
+    archives: Iterable[Archive],
     download_dir: Path,
     *,
     verify: bool,
@@ -134,8 +139,8 @@ def fetch_corpus(
     Raises:
         FetchError: a download failed, or has no checksum to be verified with.
     """
-    for name, archive in archives.items():
-        done = download_dir / f".{name}.done"
+    for archive in dict.fromkeys(archives):
+        done = download_dir / f".{archive.name}.done"
         if done.exists():
             continue
         if verify and archive.checksum is None:
@@ -160,20 +165,21 @@ def main(cmd: list[str] | None = None) -> int:
         if args.corpus_dir:
             root = Path(args.corpus_dir)
         else:
-            unknown = [part for part in parts if part not in known]
+            names = [part.split("|")[0] for part in parts]
+            unknown = [name for name in names if name not in known]
             if unknown:
                 raise FetchError(
                     f"{args.corpus} has no part {', '.join(unknown)}; "
                     f"expected some of {', '.join(known)}"
                 )
             fetch_corpus(
-                {part: known[part] for part in parts},
+                [known[name] for name in names],
                 args.download_dir,
                 verify=args.checksum == "known",
                 keep_archives=args.keep_archives,
             )
             root = args.download_dir
-        check_copy(args.corpus, parts, root)
+        check_copy(parts, root)
     except (FetchError, FileNotFoundError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

@@ -24,13 +24,20 @@ FULL_SIZES = {
 
 
 def find_part(corpus_dir: Path, part: str) -> Path:
-    """The directory of a part: below the corpus, below LibriSpeech/, or itself.
+    """The directory of a part: in the corpus, in a folder of corpora, or itself.
+
+    Args:
+        corpus_dir: where to look.
+        part: its name, or several, ``a|b``, of which the first that is there counts.
 
     Raises:
         FileNotFoundError: names the places that were searched.
     """
-    places = [corpus_dir / part, corpus_dir / "LibriSpeech" / part]
-    if corpus_dir.name == part:
+    folders = [corpus_dir, corpus_dir / "LibriSpeech", corpus_dir / "mini_librispeech"]
+    folders += sorted(corpus_dir.glob("librispeech*"))
+    names = part.split("|")
+    places = [folder / name for name in names for folder in folders]
+    if corpus_dir.name in names:
         places.append(corpus_dir)
     for place in places:
         if place.is_dir():
@@ -40,37 +47,39 @@ def find_part(corpus_dir: Path, part: str) -> Path:
     )
 
 
-def read_part(part_dir: Path, report: CorpusReport, *, nj: int = 1) -> DataDir:
+def read_part(
+    part_dir: Path, report: CorpusReport, *, nj: int = 1, audio_only: bool = False
+) -> DataDir:
     """Reads one part and checks it file by file.
 
     Args:
         part_dir: holds the speakers' directories.
         report: gets what is missing, left over, doubled or damaged.
         nj: processes that decode audio.
+        audio_only: ignore transcripts, which need not be there.
 
     Returns:
         The utterances that are whole.
 
     Raises:
-        FileNotFoundError: no transcripts at all below ``part_dir``.
+        FileNotFoundError: no transcripts (or no audio) at all below ``part_dir``.
     """
     part_dir = part_dir.resolve()
-    texts = _read_transcripts(part_dir, report)
-    if not texts:
+    texts = None if audio_only else _read_transcripts(part_dir, report)
+    audio = _find_audio(part_dir, report)
+    if not (audio if texts is None else texts):
+        kind = ".trans.txt" if texts is not None else "-UTT.flac (.ogg, .wav, .mp3)"
         raise FileNotFoundError(
-            f"{part_dir}: no SPK/CHAPTER/SPK-CHAPTER.trans.txt below it: "
+            f"{part_dir}: no SPK/CHAPTER/SPK-CHAPTER{kind} below it: "
             "is this a corpus in the LibriSpeech layout?"
         )
-    audio = _find_audio(part_dir, report)
-    for utt in sorted(texts.keys() - audio.keys()):
-        speaker, chapter, _ = utt.split("-")
-        report.problem(
-            "transcript without audio", f"{part_dir / speaker / chapter / utt}.*"
-        )
-    for utt in sorted(audio.keys() - texts.keys()):
-        report.problem("audio without transcript", str(audio[utt]))
-    both = {utt: str(audio[utt]) for utt in sorted(audio.keys() & texts.keys())}
-    good = check_files(both, report, nj=nj)
+    if texts is None:
+        wanted = _well_named(audio, report)
+    else:
+        _report_unmatched(part_dir, audio, texts, report)
+        wanted = audio.keys() & texts.keys()
+    wav = {utt: str(audio[utt]) for utt in sorted(wanted)}
+    good = sorted(check_files(wav, report, nj=nj))
     full = FULL_SIZES.get(part_dir.name)
     if full is not None and len(good) != full:
         report.note(
@@ -79,10 +88,34 @@ def read_part(part_dir: Path, report: CorpusReport, *, nj: int = 1) -> DataDir:
             "missing whole, unless this is a subset",
         )
     return DataDir(
-        wav={utt: both[utt] for utt in sorted(good)},
-        utt2spk={utt: utt.split("-")[0] for utt in sorted(good)},
-        text={utt: texts[utt] for utt in sorted(good)},
+        wav={utt: wav[utt] for utt in good},
+        utt2spk={utt: utt.split("-")[0] for utt in good},
+        text=None if texts is None else {utt: texts[utt] for utt in good},
     )
+
+
+def _report_unmatched(
+    part_dir: Path, audio: dict[str, Path], texts: dict[str, str], report: CorpusReport
+) -> None:
+    for utt in sorted(texts.keys() - audio.keys()):
+        speaker, chapter, _ = utt.split("-")
+        report.problem(
+            "transcript without audio", f"{part_dir / speaker / chapter / utt}.*"
+        )
+    for utt in sorted(audio.keys() - texts.keys()):
+        report.problem("audio without transcript", str(audio[utt]))
+
+
+def _well_named(audio: dict[str, Path], report: CorpusReport) -> set[str]:
+    """Utterances named after their folders; elsewhere transcripts see to that."""
+    good = set()
+    for utt, path in audio.items():
+        place = [path.parent.parent.name, path.parent.name]
+        if utt.count("-") == 2 and utt.split("-")[:2] == place:
+            good.add(utt)
+        else:
+            report.problem("audio not named SPK-CHAPTER-UTT as its folders", str(path))
+    return good
 
 
 def _read_transcripts(part_dir: Path, report: CorpusReport) -> dict[str, str]:

@@ -12,7 +12,7 @@ import argparse
 import json
 from pathlib import Path
 
-from espnet_ofa.data.table import write_text
+from espnet_ofa.files import write_text
 from synth.corpus import Sizes, build
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 
+import pytest
 from hypothesis import settings
 
 # Before torch is loaded: parallel test workers share the cores.
@@ -12,3 +13,20 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 # A loaded machine must not fail a property test for being slow.
 settings.register_profile("espnet_ofa", deadline=None)
 settings.load_profile("espnet_ofa")
+
+
+@pytest.fixture
+def waits(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Grows with each call that reads a tensor's values on the host."""
+    import torch  # here, since the tests of data/ need none
+
+    calls: list[str] = []
+    for name in ("tolist", "item", "__bool__", "__int__", "__float__", "cpu", "numpy"):
+        method = getattr(torch.Tensor, name)
+
+        def counted(self, *args, name=name, method=method):
+            calls.append(name)
+            return method(self, *args)
+
+        monkeypatch.setattr(torch.Tensor, name, counted)
+    return calls

@@ -23,13 +23,14 @@ PACKAGE = REPOSITORY / "espnet_ofa"
 # What each room may import, lowest room first.
 MAY_IMPORT: dict[str, set[str]] = {
     "plugin": set(),
-    "data": set(),
+    "files": set(),
+    "data": {"files"},
     "cif": set(),
     "subsampling": {"cif"},
-    "upstream": {"cif", "subsampling"},
-    "pretrain": {"cif", "subsampling", "upstream"},
+    "upstream": {"files", "cif", "subsampling"},
+    "pretrain": {"files", "cif", "subsampling", "upstream"},
     "asr": {"cif", "subsampling", "upstream"},
-    "report": {"cif", "subsampling", "upstream", "asr"},
+    "report": {"files", "cif", "subsampling", "upstream", "asr"},
     "tasks": {"cif", "subsampling", "upstream", "pretrain", "data"},
 }
 MAY_IMPORT["bin"] = {*MAY_IMPORT}

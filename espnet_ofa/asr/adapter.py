@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import torch
 from torch import Tensor, nn
 
@@ -16,6 +18,8 @@ from espnet_ofa.subsampling import (
 from espnet_ofa.subsampling.compressor import CIFCompressor
 from espnet_ofa.subsampling.guidance import cardinality_loss
 from espnet_ofa.subsampling.lengths import valid_mask
+
+_NAMED = 10  # keys that an error lists
 
 
 class InitKeeper(nn.Module):
@@ -202,20 +206,36 @@ class Adapter(nn.Module):
 
     def _load_from_state_dict(self, state_dict, prefix, *args, **kwargs) -> None:
         # ESPnet loads with strict=False, so a checkpoint that does not fit would go
-        # unnoticed. Not a RuntimeError: ESPnet catches that and tries other names.
-        own = set(self.state_dict(prefix=prefix))
-        given = {k for k in state_dict if k.startswith(prefix)}
-        problems = [
-            f"{title}: {', '.join(sorted(keys))}"
-            for title, keys in (("missing", own - given), ("unexpected", given - own))
-            if keys
-        ]
-        if problems:
-            raise ValueError(
-                f"checkpoint does not fit {self.role}: ofa; {'; '.join(problems)}. "
-                "Was it trained with another config?"
-            )
+        # unnoticed. The model that claims us looks at all keys, ours among them.
+        if not self._claimed:
+            own = set(self.state_dict(prefix=prefix))
+            given = {k for k in state_dict if k.startswith(prefix)}
+            refuse_misfit(f"{self.role}: ofa", own - given, given - own)
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
+
+
+def refuse_misfit(
+    whose: str, missing: Collection[str], unexpected: Collection[str]
+) -> None:
+    """Raise an error that names the keys, if there are any.
+
+    Raises:
+        ValueError: there are. Not a RuntimeError: ESPnet catches that and tries other
+            names.
+    """
+    problems = []
+    for title, keys in (("missing", missing), ("unexpected", unexpected)):
+        if keys:
+            named = ", ".join(sorted(keys)[:_NAMED])
+            more = len(keys) - _NAMED
+            rest = f" and {more} more" if more > 0 else ""
+            problems.append(f"{len(keys)} {title}: {named}{rest}")
+    if problems:
+        raise ValueError(
+            f"the checkpoint's keys do not fit {whose}; {'; '.join(problems)}. Use the "
+            "config.yaml it was trained with; to start training from a part of it, use "
+            "--init_param"
+        )
 
 
 def build_front(

@@ -5,7 +5,7 @@ config that training leaves behind must describe the upstream, not name a direct
 may be gone; ESPnet dumps ``args`` *after* building "because they are allowed to modify
 args" (``AbsTask.main_worker``). And mistakes in the neighbourhood (a subsampling
 encoder behind a compressor) should be told before a GPU day is spent. So this module
-finds the ``args`` of the ``build_model`` call that is running.
+looks into the ``build_model`` call that is running.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ from __future__ import annotations
 import inspect
 import logging
 from argparse import Namespace
+
+import torch
 
 logger = logging.getLogger(__name__)
 
@@ -29,27 +31,29 @@ _WITH_INPUT_LAYER = {
 }
 _WHOLE = {None, "linear", "embed", "conv1d1", "conv2d1", "wav2vec"}
 
+DEFAULT_FRAME_MS = 8.0  # ESPnet's default frontend: 128 samples at 16 kHz
+_TOLERANCE = 0.1
 
-def building_args() -> Namespace | None:
-    """``args`` of the innermost ``build_model(args)`` on the stack, or None."""
+
+def _locals_of(function: str) -> dict | None:
+    """Local variables of the innermost call of ``function`` on the stack."""
     frame = inspect.currentframe()
     while frame is not None:
-        if frame.f_code.co_name == "build_model":
-            args = frame.f_locals.get("args")
-            if isinstance(args, Namespace):
-                return args
+        if frame.f_code.co_name == function:
+            return frame.f_locals
         frame = frame.f_back
     return None
 
 
+def building_args() -> Namespace | None:
+    """``args`` of the ``build_model(args)`` that is running, or None."""
+    args = (_locals_of("build_model") or {}).get("args")
+    return args if isinstance(args, Namespace) else None
+
+
 def loading_checkpoint() -> bool:
     """True inside ``build_model_from_file``, which loads every weight right after."""
-    frame = inspect.currentframe()
-    while frame is not None:
-        if frame.f_code.co_name == "build_model_from_file":
-            return True
-        frame = frame.f_back
-    return False
+    return _locals_of("build_model_from_file") is not None
 
 
 def subsampling_of(encoder: str | None, conf: dict) -> str | None:
@@ -63,12 +67,11 @@ def subsampling_of(encoder: str | None, conf: dict) -> str | None:
     return "its VGG layers" if encoder == "vgg_rnn" else None
 
 
-def check_neighbours(role: str, frame_ms: float, lam: object) -> None:
+def check_neighbours(role: str, lam: object) -> None:
     """Warn about parts of the config that do not go with a compressor.
 
     Args:
         role: ``frontend``, ``preencoder`` or ``encoder``.
-        frame_ms: frame period that the adapter was told, in ms.
         lam: lambda that the adapter was told.
     """
     args = building_args()
@@ -105,25 +108,54 @@ def check_neighbours(role: str, frame_ms: float, lam: object) -> None:
                 "frontend: ofa with specaug: its time widths would count units. Use "
                 "frontend_conf: {time_mask: {num: 2, max_ms: 200}}"
             )
-        return
-    hop_ms = frontend_ms(args)
-    if hop_ms is not None and abs(hop_ms - frame_ms) > 1e-3:
-        logger.warning(
+
+
+def find_frame_ms(role: str, frame_ms: float | None) -> float:
+    """Period in ms of the frames that reach a preencoder or encoder.
+
+    What the config says or, where it says nothing, what the frontend does. It is then
+    written into the config that training leaves behind.
+
+    Raises:
+        ValueError: the frontend contradicts the config.
+    """
+    args = building_args()
+    if args is None or (frame_ms is not None and loading_checkpoint()):
+        return DEFAULT_FRAME_MS if frame_ms is None else frame_ms
+    found = _frontend_ms(role, args)
+    if frame_ms is None:
+        frame_ms = DEFAULT_FRAME_MS if found is None else found
+        getattr(args, f"{role}_conf")["frame_ms"] = frame_ms
+    elif found is not None and abs(found / frame_ms - 1) > _TOLERANCE:
+        raise ValueError(
             f"{role}_conf: frame_ms is {frame_ms:g}, but frames of frontend: "
-            f"{args.frontend} come every {hop_ms:g} ms: reported periods would be "
-            f"wrong. Set frame_ms: {hop_ms:g}"
+            f"{args.frontend} come every {found:g} ms: reported periods and alpha's "
+            f"start would be wrong. Set frame_ms: {found:g}, or leave it out"
         )
+    return frame_ms
 
 
-def frontend_ms(args: Namespace) -> float | None:
-    """Frame period of the config's frontend in ms, None where it cannot be told."""
-    name = getattr(args, "frontend", None)
-    if name in ("espnet_ssl", "wav2vec_cnn"):
-        return 20.0
-    if name != "default":
+def _frontend_ms(role: str, args: Namespace) -> float | None:
+    """Frame period of the config's frontend in ms, None where it has none of its own.
+
+    Measured, because not every frontend tells its hop: s3prl may repeat its frames,
+    and Whisper strides once more. On two lengths, since an utterance's edges blur one.
+    """
+    # Units of another compressor have no fixed period, and other preencoders may hop.
+    before = None if role == "preencoder" else getattr(args, "preencoder", None)
+    frontend = (_locals_of("build_model") or {}).get("frontend")
+    if frontend is None or args.frontend == "ofa" or before not in (None, "linear"):
         return None
-    conf = getattr(args, "frontend_conf", None) or {}
-    return 1000.0 * conf.get("hop_length", 128) / parse_rate(conf.get("fs", 16000))
+    fs = parse_rate((getattr(args, "frontend_conf", None) or {}).get("fs") or 16000)
+    training = frontend.training
+    frontend.eval()
+    with torch.no_grad(), torch.random.fork_rng(devices=[]):
+        short, long = (
+            frontend(torch.zeros(1, n * fs), torch.tensor([n * fs]))[0].shape[1]
+            for n in (1, 3)
+        )
+    frontend.train(training)
+    return 2000.0 / (long - short) if long > short else None
 
 
 def parse_rate(fs: int | str) -> int:

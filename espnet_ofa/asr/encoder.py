@@ -9,7 +9,7 @@ from espnet2.asr.encoder.abs_encoder import AbsEncoder
 from torch import Tensor
 
 from espnet_ofa.asr.adapter import Adapter, build_front
-from espnet_ofa.asr.building import check_neighbours
+from espnet_ofa.asr.building import check_neighbours, find_frame_ms
 from espnet_ofa.subsampling import LamPolicy
 from espnet_ofa.subsampling.rate import LamTrain
 
@@ -59,8 +59,8 @@ class OFAEncoder(Adapter, AbsEncoder):
         input_size: width of the frontend's frames; ESPnet gives it.
         encoder: inner encoder, by ESPnet's name.
         encoder_conf: its arguments.
-        frame_ms: period of the input frames in ms: hop_length / fs for log-mel
-            (ESPnet's default frontend hops 128 samples: 8 ms), 20 for SSL frontends.
+        frame_ms: period of the input frames in ms. By default measured on the config's
+            frontend; 8, as of ESPnet's default frontend, where there is no config.
         lam: lambda at evaluation, in [0, 2]; or ``adaptive`` for a learned one.
         lam_train: lambda in training; see :class:`LamPolicy`.
         lam_conf: for ``adaptive``: ``{init, low, high, speed}``.
@@ -85,7 +85,7 @@ class OFAEncoder(Adapter, AbsEncoder):
         input_size: int,
         encoder: str,
         encoder_conf: dict | None = None,
-        frame_ms: float = 8.0,
+        frame_ms: float | None = None,
         lam: float | str | None = None,
         lam_train: LamTrain = None,
         lam_conf: dict | None = None,
@@ -100,8 +100,8 @@ class OFAEncoder(Adapter, AbsEncoder):
         ctc_guard: bool = False,
     ) -> None:
         super().__init__()
-        check_neighbours(self.role, frame_ms, lam)
-        self.frame_ms = frame_ms
+        check_neighbours(self.role, lam)
+        self.frame_ms = frame_ms = find_frame_ms(self.role, frame_ms)
         if stem is None:
             stem = 2 if frame_ms < 20 else 0
         self.stem, self.compressor, width, rate = build_front(

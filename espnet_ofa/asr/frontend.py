@@ -86,7 +86,7 @@ class OFAFrontend(Adapter, AbsFrontend):
             )
         if freeze and guidance:
             raise ValueError("guidance trains alpha, which freeze: true forbids")
-        check_neighbours(self.role, self.frame_ms, lam)
+        check_neighbours(self.role, lam)
         config, weights = _find_upstream(upstream, upstream_config)
         conf = config.compressor_conf
         policy = LamPolicy(

@@ -9,7 +9,8 @@ from espnet2.asr.espnet_model import ESPnetASRModel
 from espnet2.torch_utils.device_funcs import force_gatherable
 from torch import Tensor
 
-from espnet_ofa.asr.adapter import Adapter
+from espnet_ofa.asr.adapter import Adapter, refuse_misfit
+from espnet_ofa.asr.building import building_args
 from espnet_ofa.asr.guard import needed_units
 
 
@@ -25,7 +26,8 @@ class OFAASRModel(ESPnetASRModel):
     Takes the arguments of :class:`ESPnetASRModel`.
 
     Raises:
-        ValueError: no adapter to listen to, or a guard without CTC.
+        ValueError: no adapter to listen to, a guard without CTC, or (when loading) a
+            checkpoint that lacks or adds a key anywhere in the model.
     """
 
     # With the arguments of the class below, which --print_config lists.
@@ -45,6 +47,13 @@ class OFAASRModel(ESPnetASRModel):
                     "has ctc_weight: 0.0"
                 )
         self._encoder_lengths: Tensor | None = None
+        args = building_args()
+        # Fine-tuning with ESPnet's --use_adapter may save only what it changed.
+        self._saved_whole = (
+            not getattr(args, "use_adapter", False)
+            or getattr(args, "save_strategy", "all") == "all"
+        )
+        self.register_load_state_dict_post_hook(_check_keys)
 
     @property
     def adapters(self) -> list[Adapter]:
@@ -90,3 +99,12 @@ class OFAASRModel(ESPnetASRModel):
         stats.update(force_gatherable(extra, loss.device))
         stats["loss"] = loss.detach()
         return loss, stats, weight
+
+
+def _check_keys(model: OFAASRModel, keys: Any) -> None:
+    """Refuse a checkpoint that does not fit, although ESPnet loads strict=False."""
+    missing = keys.missing_keys
+    if not model._saved_whole:  # then only what is ours has to be there
+        ours = tuple(f"{adapter.role}." for adapter in model.adapters)
+        missing = [key for key in missing if key.startswith(ours)]
+    refuse_misfit("this model (model: ofa)", missing, keys.unexpected_keys)

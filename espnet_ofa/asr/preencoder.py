@@ -6,7 +6,7 @@ from espnet2.asr.preencoder.abs_preencoder import AbsPreEncoder
 from torch import Tensor
 
 from espnet_ofa.asr.adapter import Adapter, build_front
-from espnet_ofa.asr.building import check_neighbours
+from espnet_ofa.asr.building import check_neighbours, find_frame_ms
 from espnet_ofa.subsampling import LamPolicy
 from espnet_ofa.subsampling.rate import LamTrain
 
@@ -18,8 +18,8 @@ class OFAPreEncoder(Adapter, AbsPreEncoder):
 
     Args:
         input_size: width of the frames; ESPnet does not tell it to a preencoder.
-        frame_ms: their period in ms: hop_length / fs for log-mel (ESPnet's default
-            frontend hops 128 samples: 8 ms), 20 for most SSL frontends.
+        frame_ms: their period in ms. By default measured on the config's frontend; 8,
+            as of ESPnet's default frontend, where there is no config.
         lam: lambda at evaluation, in [0, 2]; or ``adaptive`` for a learned one.
         lam_train: lambda in training; see :class:`LamPolicy`.
         lam_conf: for ``adaptive``: ``{init, low, high, speed}``.
@@ -42,7 +42,7 @@ class OFAPreEncoder(Adapter, AbsPreEncoder):
     def __init__(
         self,
         input_size: int,
-        frame_ms: float = 8.0,
+        frame_ms: float | None = None,
         lam: float | str | None = None,
         lam_train: LamTrain = None,
         lam_conf: dict | None = None,
@@ -57,8 +57,8 @@ class OFAPreEncoder(Adapter, AbsPreEncoder):
         ctc_guard: bool = False,
     ) -> None:
         super().__init__()
-        check_neighbours(self.role, frame_ms, lam)
-        self.frame_ms = frame_ms
+        check_neighbours(self.role, lam)
+        self.frame_ms = frame_ms = find_frame_ms(self.role, frame_ms)
         self.stem, self.compressor, self._output_size, rate = build_front(
             input_size,
             frame_ms,

@@ -23,11 +23,11 @@ import espnet2.bin.asr_inference as stock
 import torch
 from espnet2.torch_utils.set_all_random_seed import set_all_random_seed
 
+from espnet_ofa.files import write_text
 from espnet_ofa.plugin import register
 from espnet_ofa.report.cost import count_parameters
 from espnet_ofa.report.decoding import OWN, Decoded, Decoder, TestSet, decode_test_set
 from espnet_ofa.report.environment import cpu_name
-from espnet_ofa.report.files import write_text
 from espnet_ofa.report.scoring import read_text
 from espnet_ofa.report.stats import STATS_NAME, DecodeStats, load_stats
 from espnet_ofa.subsampling.rate import check_lam

@@ -17,8 +17,8 @@ import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from espnet_ofa.files import write_text
 from espnet_ofa.report.environment import environment
-from espnet_ofa.report.files import write_text
 from espnet_ofa.report.plots import plot_tradeoff
 from espnet_ofa.report.seeds import seeds_table
 from espnet_ofa.report.tables import (

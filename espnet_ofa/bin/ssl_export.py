@@ -1,11 +1,16 @@
-"""Turn a pre-training checkpoint into an upstream directory, and measure its rate."""
+"""Turn a pre-training checkpoint into an upstream directory, and measure its rate.
+
+``rate.json``, beside the weights, holds at each lambda the measured frame period and,
+where training's validation targets cover the data, the ceiling: the share of masked
+frames that carry the majority code of their unit.
+"""
 
 from __future__ import annotations
 
 import argparse
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import soundfile
@@ -14,14 +19,23 @@ import yaml
 from torch import Tensor
 
 from espnet_ofa.data.kaldi_dir import DataDir
-from espnet_ofa.data.table import write_text
+from espnet_ofa.data.table import read_table
+from espnet_ofa.files import write_text
+from espnet_ofa.pretrain.masked import (
+    draw_frame_mask,
+    frames_inside,
+    majority_hits,
+    unit_mask_from_frames,
+)
+from espnet_ofa.pretrain.targets import check_targets
+from espnet_ofa.report.tables import PERIOD_TOLERANCE
 from espnet_ofa.subsampling.rate import DEFAULT_MEAN_ALPHA, lam_to_period_ms
 from espnet_ofa.upstream.checkpoint import load_upstream, save_pretrained
 from espnet_ofa.upstream.config import UpstreamConfig
+from espnet_ofa.upstream.extractor import frame_lengths
 from espnet_ofa.upstream.model import OFAUpstream
 
 PREFIX = "upstream."
-TOLERANCE = 0.15
 
 
 def load_from_espnet(train_config: str | Path, model_file: str | Path) -> OFAUpstream:
@@ -47,21 +61,95 @@ def load_from_espnet(train_config: str | Path, model_file: str | Path) -> OFAUps
     return upstream.eval()
 
 
+def data_file(conf: Mapping, which: str, name: str) -> Path | None:
+    """The file that training read ``name`` from, ``which`` being train or valid."""
+    for path, its_name, _ in conf[f"{which}_data_path_and_name_and_type"]:
+        if its_name == name:
+            return Path(path)
+    return None
+
+
+def target_period(conf: Mapping) -> tuple[float, str]:
+    """Frame period in ms that training aimed at for lambda 1, and where it is from.
+
+    Raises:
+        FileNotFoundError: trained on segments whose facts are gone.
+    """
+    segments = data_file(conf, "train", "boundaries")
+    if segments is None:
+        compressor = conf["upstream_conf"].get("compressor_conf", {})
+        rate = compressor.get("target_rate", DEFAULT_MEAN_ALPHA)
+        return lam_to_period_ms(1.0, mean_alpha=rate), "target_rate of the config"
+    facts = segments.with_name("facts.json")
+    if not facts.is_file():
+        raise FileNotFoundError(
+            f"{facts}: not found; expected the facts that ssl_targets wrote beside the "
+            "segments of training. Run this from the folder of the training"
+        )
+    segment_ms = json.loads(facts.read_text(encoding="utf-8"))["segment_ms"]
+    return segment_ms, f"segments of training, {segments}"
+
+
+def read_labels(conf: Mapping, waves: Mapping[str, Tensor]) -> list[Tensor] | None:
+    """(S,) codes of each utterance; None unless validation had targets for all.
+
+    Raises:
+        ValueError: names the utterance whose targets do not fit its audio.
+    """
+    path = data_file(conf, "valid", "targets")
+    table = read_table(path) if path is not None and path.is_file() else {}
+    if not waves.keys() <= table.keys():
+        logging.warning("no ceiling: %s does not cover the data measured on", path)
+        return None
+    labels = {u: torch.tensor([int(x) for x in table[u].split()]) for u in waves}
+    for utt, codes in labels.items():
+        check_targets(len(codes), frame_lengths(len(waves[utt])), utt)
+    return list(labels.values())
+
+
 @torch.no_grad()
-def measure_periods(
-    upstream: OFAUpstream, waves: Sequence[Tensor], lams: Sequence[float]
+def measure(
+    upstream: OFAUpstream,
+    waves: Sequence[Tensor],
+    lams: Sequence[float],
+    labels: Sequence[Tensor] | None = None,
+    **mask: float,
 ) -> list[dict[str, float]]:
-    """Measured frame period in ms at each lambda, over all utterances together."""
-    rows = []
-    totals = [[0, 0] for _ in lams]
-    for wave in waves:
+    """Measure at each lambda, over all utterances together.
+
+    Args:
+        upstream: in eval mode.
+        waves: (L,) samples each.
+        lams: in the order wanted.
+        labels: (S,) codes of each utterance, for the ceiling.
+        **mask: ``span_ms`` and ``share`` of :func:`draw_frame_mask`, as in training.
+
+    Returns:
+        ``lam``, ``period_ms`` and, with labels, ``ceiling`` of each lambda.
+    """
+    random = torch.Generator().manual_seed(0)
+    num_codes = 1 + max((int(codes.max()) for codes in labels or []), default=0)
+    totals = torch.zeros(len(lams), 4, dtype=torch.float64)
+    for i, wave in enumerate(waves):
         frames, n_frames = upstream.extract(wave[None], torch.tensor([len(wave)]))
+        size = frames.shape[1]
+        frame_mask = draw_frame_mask(n_frames, size, **mask, generator=random)
         for total, lam in zip(totals, lams, strict=True):
             out = upstream.compress(frames, n_frames, lam)
-            total[0] += int(n_frames.sum())
-            total[1] += int(out.lengths.sum())
-    for lam, (frames, units) in zip(lams, totals, strict=True):
-        rows.append({"lam": lam, "period_ms": upstream.frame_ms * frames / units})
+            total[:2] += torch.stack([n_frames.sum(), out.lengths.sum()])
+            if labels is not None:
+                unit_mask = unit_mask_from_frames(
+                    frame_mask, out.durations, out.lengths
+                )
+                masked = frames_inside(unit_mask, out.durations, size)
+                codes = labels[i][None]
+                hits = majority_hits(codes, masked, out.durations, num_codes)
+                total[2:] += torch.stack([masked.sum(), hits])
+    rows = []
+    for lam, total in zip(lams, totals.tolist(), strict=True):
+        frames, units, masked, hits = total
+        row = {"lam": lam, "period_ms": upstream.frame_ms * frames / units}
+        rows.append(row if labels is None else {**row, "ceiling": hits / masked})
     return rows
 
 
@@ -86,13 +174,21 @@ def main(cmd: Sequence[str] | None = None) -> None:
     args = get_parser().parse_args(cmd)
     logging.basicConfig(level="INFO", format="%(asctime)s %(levelname)s: %(message)s")
     upstream = load_from_espnet(args.train_config, args.model_file)
+    with open(args.train_config, encoding="utf-8") as f:
+        conf = yaml.safe_load(f)
+    target, source = target_period(conf)
     wav = DataDir.read(args.data_dir).wav
-    paths = list(wav.values())[: args.max_utts]
-    waves = [torch.from_numpy(soundfile.read(p, dtype="float32")[0]) for p in paths]
-    rows = measure_periods(upstream, waves, args.lams)
-    rate = upstream.config.compressor_conf.get("target_rate", DEFAULT_MEAN_ALPHA)
+    waves = {
+        utt: torch.from_numpy(soundfile.read(path, dtype="float32")[0])
+        for utt, path in list(wav.items())[: args.max_utts]
+    }
+    names = {"mask_span_ms": "span_ms", "mask_share": "share"}
+    mask = {names[k]: v for k, v in conf["model_conf"].items() if k in names}
+    labels = read_labels(conf, waves)
+    rows = measure(upstream, list(waves.values()), args.lams, labels, **mask)
     report = {
-        "target_period_ms": lam_to_period_ms(1.0, mean_alpha=rate),
+        "target_period_ms": target,
+        "target_from": source,
         "utterances": len(waves),
         "data_dir": str(args.data_dir),
         "measured": rows,
@@ -100,15 +196,16 @@ def main(cmd: Sequence[str] | None = None) -> None:
     save_pretrained(upstream, args.output_dir)
     write_text(Path(args.output_dir) / "rate.json", json.dumps(report, indent=2) + "\n")
     for row in rows:
-        logging.info("lambda %.2f: %.1f ms", row["lam"], row["period_ms"])
-        off = row["period_ms"] / report["target_period_ms"] - 1
-        if row["lam"] == 1 and abs(off) > TOLERANCE:
+        logging.info("%s", {key: round(value, 3) for key, value in row.items()})
+        off = row["period_ms"] / target - 1
+        if row["lam"] == 1 and abs(off) > PERIOD_TOLERANCE:
             logging.warning(
-                "lambda 1 gives %.1f ms, %+.0f %% off the target of %.1f ms: train "
+                "lambda 1 gives %.1f ms, %+.0f %% off the %.1f ms of the %s: train "
                 "longer, or raise cardinality_weight or segment_weight",
                 row["period_ms"],
                 100 * off,
-                report["target_period_ms"],
+                target,
+                source,
             )
 
 

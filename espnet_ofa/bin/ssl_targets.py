@@ -12,7 +12,7 @@ import functools
 import json
 import logging
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,7 +22,8 @@ import torch
 
 from espnet_ofa.data.kaldi_dir import DataDir
 from espnet_ofa.data.parallel import run_jobs
-from espnet_ofa.data.table import write_table, write_text
+from espnet_ofa.data.parts import forget_parts, write_in_parts
+from espnet_ofa.files import write_text
 from espnet_ofa.pretrain.segments import (
     boundaries_from_codes,
     check_boundaries,
@@ -131,7 +132,57 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument("--fit_frames", type=int, default=200_000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--nj", type=int, default=1)
+    parser.add_argument(
+        "--resume",
+        action="store_true",
+        help="go on with an interrupted run of the same command on the same data",
+    )
     return parser
+
+
+def fit(
+    data: DataDir, spec: FeatureSpec, args: argparse.Namespace
+) -> tuple[KMeans, float | None]:
+    """The codebook and, for segments from codes, what a switch between codes costs."""
+    paths = sorted(data.wav.values())
+    random.Random(args.seed).shuffle(paths)
+    fitted = run_jobs(
+        functools.partial(features_of, spec=spec),
+        paths[: args.fit_utts],
+        nj=args.nj,
+        label="features",
+    )
+    sample = sample_frames(fitted, args.fit_frames, args.seed)
+    kmeans = KMeans.fit(sample, args.num_codes, args.seed)
+    logging.info("%d codes from %d frames", args.num_codes, len(sample))
+    if args.segments != "codes":
+        return kmeans, None
+    some = [kmeans.distances(x) for x in fitted[:SWITCH_COST_UTTERANCES]]
+    return kmeans, fit_switch_cost(some, args.target_rate)
+
+
+def label_part(
+    utts: Sequence[str],
+    data: DataDir,
+    where: str,
+    label_file: functools.partial[tuple[np.ndarray, np.ndarray | None]],
+    args: argparse.Namespace,
+) -> Mapping[str, Mapping[str, str]]:
+    """Lines of ``targets`` and ``boundaries`` of some utterances of a directory."""
+    labels = run_jobs(
+        label_file,
+        [data.wav[u] for u in utts],
+        nj=args.nj,
+        label=f"targets {Path(where).name}",
+    )
+    codes = {u: x[0] for u, x in zip(utts, labels, strict=True)}
+    ends = {u: x[1] for u, x in zip(utts, labels, strict=True)}
+    if args.segments == "data":
+        ends = {u: known_segments(data, u, len(codes[u]), where) for u in utts}
+    return {
+        "targets": {u: _line(x) for u, x in codes.items()},
+        "boundaries": {u: _line(x) for u, x in ends.items() if x is not None},
+    }
 
 
 def main(cmd: Sequence[str] | None = None) -> None:
@@ -147,47 +198,44 @@ def main(cmd: Sequence[str] | None = None) -> None:
             f"--data_dirs must differ in their last part: {args.data_dirs}"
         )
 
-    first = next(iter(dirs.values()))[1]
-    paths = sorted(first.wav.values())
-    random.Random(args.seed).shuffle(paths)
-    fitted = run_jobs(
-        functools.partial(features_of, spec=spec),
-        paths[: args.fit_utts],
-        nj=args.nj,
-        label="features",
+    tables = ["targets", "boundaries"] if args.segments != "none" else ["targets"]
+    unfinished = out / "unfinished.json"  # there until all is done
+    if args.resume and unfinished.exists():
+        kmeans = KMeans.load(out / "kmeans.npy")
+        switch_cost = json.loads(unfinished.read_text())["switch_cost"]
+    else:
+        unfinished.unlink(missing_ok=True)
+        for name in dirs:
+            forget_parts(out / name, tables)
+        kmeans, switch_cost = fit(next(iter(dirs.values()))[1], spec, args)
+        kmeans.save(out / "kmeans.npy")
+        write_text(unfinished, json.dumps({"switch_cost": switch_cost}) + "\n")
+    label_file = functools.partial(
+        label, spec=spec, kmeans=kmeans, switch_cost=switch_cost
     )
-    sample = sample_frames(fitted, args.fit_frames, args.seed)
-    kmeans = KMeans.fit(sample, args.num_codes, args.seed)
-    out.mkdir(parents=True, exist_ok=True)
-    kmeans.save(out / "kmeans.npy")
-    logging.info("%d codes from %d frames", args.num_codes, len(sample))
-    switch_cost = None
-    if args.segments == "codes":
-        some = [kmeans.distances(x) for x in fitted[:SWITCH_COST_UTTERANCES]]
-        switch_cost = fit_switch_cost(some, args.target_rate)
 
     for name, (path, data) in dirs.items():
-        utts = list(data.wav)
-        labels = run_jobs(
-            functools.partial(label, spec=spec, kmeans=kmeans, switch_cost=switch_cost),
-            [data.wav[u] for u in utts],
-            nj=args.nj,
-            label=f"targets {name}",
+        make = functools.partial(
+            label_part, data=data, where=path, label_file=label_file, args=args
         )
-        codes = {u: x[0] for u, x in zip(utts, labels, strict=True)}
-        write_table(out / name / "targets", {u: _line(x) for u, x in codes.items()})
-        frames = sum(map(len, codes.values()))
-        facts = {"utterances": len(utts), "frames": frames, "num_codes": args.num_codes}
+        write_in_parts(out / name, tables, data.utterances, make)
+        frames = _values(out / name / "targets")
+        facts = {
+            "utterances": len(data),
+            "frames": frames,
+            "num_codes": args.num_codes,
+        }
         if args.segments != "none":
-            ends = {u: x[1] for u, x in zip(utts, labels, strict=True)}
-            if args.segments == "data":
-                ends = {u: known_segments(data, u, len(codes[u]), path) for u in utts}
-            lines = {u: _line(x) for u, x in ends.items() if x is not None}
-            write_table(out / name / "boundaries", lines)
-            segments = sum(len(x) for x in ends.values() if x is not None)
-            facts["segment_ms"] = FRAME_MS * frames / segments
+            facts["segment_ms"] = FRAME_MS * frames / _values(out / name / "boundaries")
         write_text(out / name / "facts.json", json.dumps(facts) + "\n")
         logging.info("%s: %s", name, facts)
+    unfinished.unlink()
+
+
+def _values(table: Path) -> int:
+    """How many values follow the keys of a table."""
+    with table.open(encoding="utf-8") as lines:
+        return sum(len(line.split()) - 1 for line in lines)
 
 
 def _line(values: np.ndarray) -> str:

@@ -49,9 +49,10 @@ def integrate_and_fire(
     Durations. A frame's time is split among its units like its mass; a frame of zero
     weight belongs to the unit open at that moment. Durations carry no gradient.
 
-    Host waits. Without ``num_units`` there is exactly one, which carries the number of
-    units and the checks of lengths and mass; with ``num_units`` there is none, and
-    values are checked only on request.
+    Host waits. Without ``num_units`` there is exactly one, which carries the largest
+    number of units, their sum (see :func:`integrate_and_count`) and the checks of
+    lengths and mass; with ``num_units`` there is none, and values are checked only on
+    request.
 
     Args:
         frames: (B, S, D) bf16, fp16, fp32 or float64; may be non-contiguous.
@@ -75,6 +76,39 @@ def integrate_and_fire(
 
     Reference: Dong and Xu, arXiv:1905.11235, section 3.
     """
+    out, _ = integrate_and_count(
+        frames,
+        weights,
+        lengths,
+        threshold=threshold,
+        tail_threshold=tail_threshold,
+        num_units=num_units,
+        backend=backend,
+        validate=validate,
+    )
+    return out
+
+
+def integrate_and_count(
+    frames: Tensor,
+    weights: Tensor,
+    lengths: Tensor | None = None,
+    *,
+    threshold: float = 1.0,
+    tail_threshold: float = 0.5,
+    num_units: int | None = None,
+    backend: str = "auto",
+    validate: bool = False,
+) -> tuple[CIFOutput, int | None]:
+    """:func:`integrate_and_fire`, and the units of all rows together.
+
+    The wait that finds the largest row brings the sum along, so that packing rows
+    without their padding needs no other.
+
+    Returns:
+        The output, and ``lengths.sum()`` as a number; None where nothing waited for it:
+        with ``num_units``, and while tracing.
+    """
     check_shapes(frames, weights, lengths)
     check_options(threshold, tail_threshold, num_units)
     if lengths is None:
@@ -91,25 +125,28 @@ def integrate_and_fire(
         out = reference.integrate_and_fire(
             frames, weights, lengths, threshold, tail_threshold, num_units
         )
-        return out._replace(
+        out = out._replace(
             units=out.units.to(frames.dtype),
             durations=out.durations.to(_durations_dtype(weights)),
         )
+        return out, int(out.lengths.sum()) if num_units is None else None
 
+    total = None
     with torch.autocast(frames.device.type, enabled=False):
         mass = accumulate(weights, lengths, threshold)
         tail = judge_tail(mass, lengths, threshold, tail_threshold)
         if num_units is None:
-            num_units = _read_units(tail.units, weights, lengths)
+            num_units, total = _read_units(tail.units, weights, lengths)
         plan = make_plan(mass, tail, lengths, num_units, threshold)
         units = _mix(backend, frames, plan, lengths)
     counts = tail.units[:, 0]
-    return CIFOutput(
+    out = CIFOutput(
         units,
         counts.clamp(max=num_units).long(),
         plan.durations.to(_durations_dtype(weights)),
         counts > num_units,
     )
+    return out, total
 
 
 def expand(units: Tensor, durations: Tensor, num_frames: int) -> Tensor:
@@ -139,17 +176,20 @@ def expand(units: Tensor, durations: Tensor, num_frames: int) -> Tensor:
     return out.units[:, :num_frames]
 
 
-def _read_units(units: Tensor, weights: Tensor, lengths: Tensor) -> int:
-    """Largest number of units of a row, (B, 1) float64: the one host wait."""
+def _read_units(
+    units: Tensor, weights: Tensor, lengths: Tensor
+) -> tuple[int, int | None]:
+    """Maximum and sum of the units per row, (B, 1) float64: the one host wait."""
     if eager.is_traced():
         most = units.max().long().item()
         torch._check(most >= 1)
-        return int(most)
-    stats = torch.stack([units.max(), lengths.min(), lengths.max()]).tolist()
-    most, shortest, longest = stats
+        return int(most), None
+    ends = lengths.min(), lengths.max()
+    stats = torch.stack([units.max(), units.sum(), *ends]).tolist()
+    most, total, shortest, longest = stats
     if shortest < 1 or longest > weights.size(1) or not math.isfinite(most):
         check_values(weights, lengths)
-    return int(most)
+    return int(most), int(total)
 
 
 def _mix(backend: str, frames: Tensor, plan: Plan, lengths: Tensor) -> Tensor:

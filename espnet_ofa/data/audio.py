@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -12,6 +11,7 @@ import soundfile as sf
 import soxr
 
 from espnet_ofa.data.container import truncation
+from espnet_ofa.files import write_file
 
 AudioFormat = Literal["flac", "wav"]
 AUDIO_FORMATS: tuple[AudioFormat, ...] = ("flac", "wav")
@@ -128,17 +128,8 @@ def write_audio(path: str | Path, wave: np.ndarray, sample_rate: int) -> None:
         wave: (L,) float32; clipped to [-1, 1].
         sample_rate: hertz.
     """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    sf.write(
-        temporary,
-        np.clip(wave, -1.0, 1.0),
-        sample_rate,
-        "PCM_16",
-        format=path.suffix[1:].upper(),
-    )
-    os.replace(temporary, path)
+    clipped = np.clip(wave, -1.0, 1.0)
+    write_file(path, lambda draft: sf.write(draft, clipped, sample_rate, "PCM_16"))
 
 
 def is_finished(path: Path, source: Path, sample_rate: int, frames: int) -> bool:

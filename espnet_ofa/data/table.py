@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+
+from espnet_ofa.files import write_text
 
 
 class DataError(ValueError):
@@ -23,15 +24,6 @@ class DataError(ValueError):
         if len(self.problems) > self.SHOWN:
             lines.append(f"  ... and {len(self.problems) - self.SHOWN} more")
         super().__init__("\n".join(lines))
-
-
-def write_text(path: str | Path, text: str) -> None:
-    """Writes a file that is either whole or absent: temporary name, then renamed."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)
 
 
 def read_table(path: str | Path) -> dict[str, str]:

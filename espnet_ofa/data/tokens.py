@@ -12,7 +12,8 @@ from typing import Literal
 
 import sentencepiece
 
-from espnet_ofa.data.table import read_table, write_text
+from espnet_ofa.data.table import read_table
+from espnet_ofa.files import write_text
 
 BLANK, UNKNOWN, SPACE, SOS_EOS = "<blank>", "<unk>", "<space>", "<sos/eos>"
 BPEMode = Literal["unigram", "bpe"]

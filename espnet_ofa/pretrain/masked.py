@@ -107,3 +107,31 @@ def frames_inside(unit_mask: Tensor, durations: Tensor, num_frames: int) -> Tens
     """
     cover = expand(unit_mask[..., None].float(), durations, num_frames)
     return cover[..., 0] > 1.0 - 1e-4
+
+
+def majority_hits(
+    targets: Tensor, counted: Tensor, durations: Tensor, num_codes: int
+) -> Tensor:
+    """How many frames carry the majority code of their unit.
+
+    Divided by all counted frames, this is the accuracy that no model can exceed at this
+    rate, but for the blend of two units in the frame on their border. A frame belongs
+    to the unit that covers its middle.
+
+    Args:
+        targets: (B, S) codes; anything where ``counted`` is False.
+        counted: (B, S) bool, frames that the accuracy is about.
+        durations: (B, U) frames.
+        num_codes: K.
+
+    Returns:
+        0-d float32.
+    """
+    ends = durations.double().cumsum(1).contiguous()
+    middle = torch.arange(targets.shape[1], device=targets.device).double() + 0.5
+    unit = torch.searchsorted(ends, middle.expand(len(targets), -1).contiguous())
+    unit = unit.clamp(max=ends.shape[1] - 1)
+    counts = torch.zeros(len(targets), ends.shape[1] * num_codes, device=ends.device)
+    index = unit * num_codes + targets.clamp(min=0)
+    counts = counts.scatter_add(1, index.long(), counted.float())
+    return counts.unflatten(1, (-1, num_codes)).amax(-1).sum()

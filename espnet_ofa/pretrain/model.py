@@ -19,6 +19,7 @@ from espnet_ofa.cif import expand
 from espnet_ofa.pretrain.masked import (
     draw_frame_mask,
     frames_inside,
+    majority_hits,
     unit_mask_from_frames,
 )
 from espnet_ofa.subsampling.compressor import CompressorOutput
@@ -132,7 +133,10 @@ class MaskedPredictionModel(AbsESPnetModel):
                 "period_ms": FRAME_MS * n_frames.sum() / out.lengths.sum(),
             }
             if not self.training:
-                stats["acc_ceiling"] = self._ceiling(targets[:, :size], valid, out)
+                hits = majority_hits(
+                    targets[:, :size], masked, out.durations, self.num_codes
+                )
+                stats["acc_ceiling"] = hits / masked.sum().clamp(min=1)
         guidance = self._guidance(out, n_frames, boundaries, boundaries_lengths, stats)
         loss = loss + guidance
         stats["loss"] = loss.detach()
@@ -163,24 +167,6 @@ class MaskedPredictionModel(AbsESPnetModel):
         frame = frame_loss(alpha, pseudo, n_frames)
         stats["loss_segment"], stats["loss_frame"] = segment.detach(), frame.detach()
         return self.segment_weight * segment + self.frame_weight * frame
-
-    def _ceiling(self, targets: Tensor, valid: Tensor, out: CompressorOutput) -> Tensor:
-        """Accuracy of always naming the majority code of each unit.
-
-        What no model can exceed at this rate, but for the blend at unit edges.
-        """
-        ends = out.durations.double().cumsum(1).contiguous()
-        middle = torch.arange(targets.shape[1], device=targets.device) + 0.5
-        unit = torch.searchsorted(
-            ends, middle.double().expand(len(targets), -1).contiguous()
-        ).clamp(max=ends.shape[1] - 1)
-        counts = targets.new_zeros(
-            len(targets), ends.shape[1] * self.num_codes, dtype=torch.float32
-        )
-        index = unit * self.num_codes + targets.clamp(min=0)
-        counts.scatter_add_(1, index.long(), valid.float())
-        best = counts.unflatten(1, (-1, self.num_codes)).amax(-1).sum()
-        return best / valid.sum()
 
     def collect_feats(
         self, speech: Tensor, speech_lengths: Tensor, **kwargs

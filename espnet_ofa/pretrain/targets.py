@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -10,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from espnet_ofa.files import write_file
 from espnet_ofa.upstream.extractor import LogMelExtractor
 from espnet_ofa.upstream.model import OFAUpstream
 
@@ -116,10 +116,12 @@ class KMeans:
 
     def save(self, path: str | Path) -> None:
         """Write the centroids as ``.npy``."""
-        tmp = Path(f"{path}.tmp")
-        with open(tmp, "wb") as f:
-            np.save(f, self.centroids, allow_pickle=False)
-        os.replace(tmp, path)
+
+        def write(draft: Path) -> None:
+            with draft.open("wb") as f:  # to a name, numpy might add a suffix
+                np.save(f, self.centroids, allow_pickle=False)
+
+        write_file(path, write)
 
     @classmethod
     def load(cls, path: str | Path) -> KMeans:
@@ -136,3 +138,16 @@ def sample_frames(
         keep = np.random.default_rng(seed).choice(len(frames), total, replace=False)
         frames = frames[np.sort(keep)]
     return frames
+
+
+def check_targets(num_targets: int, num_frames: int, utt: str) -> None:
+    """Check one utterance's targets against its audio.
+
+    Raises:
+        ValueError: names the utterance unless it has one target a frame.
+    """
+    if num_targets != num_frames:
+        raise ValueError(
+            f"{utt}: {num_targets} targets for audio of {num_frames} frames of 20 ms. "
+            "Make the targets again for this audio (stage 6)"
+        )

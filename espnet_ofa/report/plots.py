@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from espnet_ofa.report.files import write_file
+from espnet_ofa.files import write_file
 from espnet_ofa.report.tradeoff import Row, pareto_front
 
 # Okabe and Ito: told apart by colour-blind readers too; with a marker each.

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
-from espnet_ofa.report.files import write_text
+from espnet_ofa.files import write_text
 
 Unit = Literal["wer", "cer"]
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 
-from espnet_ofa.report.files import write_text
+from espnet_ofa.files import write_text
 
 STATS_NAME = "stats.json"
 _SUMS = (

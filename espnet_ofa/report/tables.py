@@ -8,7 +8,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from espnet_ofa.report.files import write_text
+from espnet_ofa.files import write_text
 from espnet_ofa.report.scoring import Unit
 from espnet_ofa.report.tradeoff import Row, on_front
 
@@ -99,8 +99,10 @@ def ssl_section(facts: Mapping[str, object]) -> str:
     """Measured frame period of the pre-trained upstream at each lambda.
 
     Args:
-        facts: ``{"target_period_ms": 90.0, "measured": [{"lam": 0.0, "period_ms":
-            20.0}, ...]}``; other keys are listed as they are.
+        facts: ``{"target_period_ms": 90.0, "target_from": "where it is from",
+            "measured": [{"lam": 0.0, "period_ms": 20.0, "ceiling": 1.0}, ...]}``;
+            ``target_from`` and ``ceiling``, a share of masked frames, may be missing;
+            other keys are listed as they are.
 
     Raises:
         ValueError: a key is missing, or lambda 1 was not measured.
@@ -108,29 +110,38 @@ def ssl_section(facts: Mapping[str, object]) -> str:
     try:
         target = float(facts["target_period_ms"])  # type: ignore[arg-type]
         measured = {
-            float(point["lam"]): float(point["period_ms"])
+            float(point["lam"]): (float(point["period_ms"]), point.get("ceiling"))
             for point in facts["measured"]  # type: ignore[attr-defined]
         }
-        longest = measured[1.0]
+        longest, _ = measured[1.0]
     except (KeyError, TypeError) as error:
         raise ValueError(
             "SSL facts must hold target_period_ms and measured: a list of "
             f"{{lam, period_ms}} with lambda 1 among them; problem: {error!r}"
         ) from error
-    table = markdown_table(
-        ["lambda", "frame period (ms)"],
-        [[f"{lam:.3g}", f"{measured[lam]:.1f}"] for lam in sorted(measured)],
+    header = ["lambda", "frame period (ms)", "ceiling (%)"]
+    rows = [
+        [f"{lam:.3g}", f"{period:.1f}", _number(ceiling and 100 * ceiling, ".1f")]
+        for lam, (period, ceiling) in sorted(measured.items())
+    ]
+    lines = ["### Pre-training: measured frame period", ""]
+    lines += [markdown_table(header, rows), ""]
+    lines.append(
+        "- ceiling: masked frames that carry the majority label of their unit; one "
+        "label a unit cannot be right more often"
     )
-    lines = ["### Pre-training: measured frame period", "", table, ""]
     off = longest / target - 1.0
-    lines.append(f"- target at lambda 1: {target:.1f} ms; measured {off:+.1%} off it")
+    source = f" ({facts['target_from']})" if "target_from" in facts else ""
+    lines.append(
+        f"- target at lambda 1: {target:.1f} ms{source}; measured {off:+.1%} off it"
+    )
     if abs(off) > PERIOD_TOLERANCE:
         lines.append(
             f"- **WARNING**: lambda 1 is more than {PERIOD_TOLERANCE:.0%} off its "
             "target period: lambda does not mean what its nominal period says"
         )
-    extra = [key for key in facts if key not in ("target_period_ms", "measured")]
-    lines += [f"- {key}: {facts[key]}" for key in extra]
+    shown = ("target_period_ms", "target_from", "measured")
+    lines += [f"- {key}: {facts[key]}" for key in facts if key not in shown]
     return "\n".join(lines)
 
 

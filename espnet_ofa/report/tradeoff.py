@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from espnet_ofa.report.files import write_text
+from espnet_ofa.files import write_text
 from espnet_ofa.report.scoring import Score, Unit, read_text, score_dir
 from espnet_ofa.report.stats import DecodeStats, load_stats, merge_stats
 

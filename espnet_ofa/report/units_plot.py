@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from espnet_ofa.report.files import write_file
+from espnet_ofa.files import write_file
 
 
 class UnitsRow(NamedTuple):

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from espnet_ofa.cif import integrate_and_fire
+from espnet_ofa.cif import integrate_and_count
 from espnet_ofa.subsampling.lengths import (
     subsampled_lengths,
     valid_mask,
@@ -35,6 +35,10 @@ class CompressorOutput(NamedTuple):
         durations: (B, U) frames that each unit covers; each row sums to its frames.
         alpha: (B, S) predicted weights before lambda, or None where nothing predicts.
         weights: (B, S) weights after lambda, or None.
+        merged: (B,) bool, True where ``num_units`` was too small and the units beyond
+            it were merged into the last one; None where nothing can be merged.
+        total_units: sum of ``lengths``, known to the host without another wait; None
+            where nothing waited: with ``num_units``, or where units are not counted.
     """
 
     units: Tensor
@@ -42,6 +46,8 @@ class CompressorOutput(NamedTuple):
     durations: Tensor
     alpha: Tensor | None = None
     weights: Tensor | None = None
+    merged: Tensor | None = None
+    total_units: int | None = None
 
 
 class Compressor(nn.Module):
@@ -50,7 +56,11 @@ class Compressor(nn.Module):
     uses_lam = False
 
     def forward(
-        self, frames: Tensor, lengths: Tensor, lam: Lam | LamRule = 0.0
+        self,
+        frames: Tensor,
+        lengths: Tensor,
+        lam: Lam | LamRule = 0.0,
+        num_units: int | None = None,
     ) -> CompressorOutput:
         """Compress.
 
@@ -58,6 +68,7 @@ class Compressor(nn.Module):
             frames: (B, S, D).
             lengths: (B,) frames that are not padding.
             lam: ignored by compressors of a fixed rate.
+            num_units: likewise; their output's size follows from that of the input.
         """
         raise NotImplementedError
 
@@ -69,7 +80,11 @@ class NoCompressor(Compressor):
         super().__init__()
 
     def forward(
-        self, frames: Tensor, lengths: Tensor, lam: Lam | LamRule = 0.0
+        self,
+        frames: Tensor,
+        lengths: Tensor,
+        lam: Lam | LamRule = 0.0,
+        num_units: int | None = None,
     ) -> CompressorOutput:
         durations = valid_mask(lengths, frames.shape[1]).to(torch.float32)
         return CompressorOutput(frames, lengths, durations)
@@ -97,7 +112,11 @@ class MeanCompressor(Compressor):
         self.factor = factor
 
     def forward(
-        self, frames: Tensor, lengths: Tensor, lam: Lam | LamRule = 0.0
+        self,
+        frames: Tensor,
+        lengths: Tensor,
+        lam: Lam | LamRule = 0.0,
+        num_units: int | None = None,
     ) -> CompressorOutput:
         x = _whole_windows(frames, lengths, self.factor)
         sums = x.unflatten(1, (-1, self.factor)).sum(2)  # (B, U, D)
@@ -119,7 +138,11 @@ class ConvCompressor(Compressor):
         self.conv = nn.Conv1d(dim, dim, factor, stride=factor)
 
     def forward(
-        self, frames: Tensor, lengths: Tensor, lam: Lam | LamRule = 0.0
+        self,
+        frames: Tensor,
+        lengths: Tensor,
+        lam: Lam | LamRule = 0.0,
+        num_units: int | None = None,
     ) -> CompressorOutput:
         x = _whole_windows(frames, lengths, self.factor)
         units = self.conv(x.transpose(1, 2)).transpose(1, 2)
@@ -180,10 +203,12 @@ class CIFCompressor(Compressor):
             lengths: (B,) frames that are not padding.
             lam: number, 0-d, (1,) or (B,) tensor; or a rule that makes one of raw alpha
                 (B, S) and lengths (B,), e.g. to cap it per utterance.
-            num_units: upper bound on the units, so that nothing waits for the device.
+            num_units: upper bound on the units, so that nothing waits for the device;
+                the output has exactly that many columns.
         """
         keeps_all = isinstance(lam, (int, float)) and lam == 0 and self.threshold == 1
-        if keeps_all and not self.training:  # in training DDP wants every gradient
+        # In training DDP wants every gradient; a bound on the units may merge some.
+        if keeps_all and not self.training and num_units is None:
             durations = valid_mask(lengths, frames.shape[1]).to(torch.float32)
             return CompressorOutput(frames, lengths, durations)
         alpha = self.predictor(frames, lengths)
@@ -192,7 +217,7 @@ class CIFCompressor(Compressor):
         weights = compress_weights(
             alpha if self.rate_gradient else _hold_rate(alpha), lam
         )
-        out = integrate_and_fire(
+        out, total = integrate_and_count(
             frames,
             weights,
             lengths,
@@ -201,7 +226,9 @@ class CIFCompressor(Compressor):
             num_units=num_units,
             backend=self.backend,
         )
-        return CompressorOutput(out.units, out.lengths, out.durations, alpha, weights)
+        return CompressorOutput(
+            out.units, out.lengths, out.durations, alpha, weights, out.merged, total
+        )
 
 
 def _hold_rate(alpha: Tensor) -> Tensor:

@@ -16,9 +16,10 @@ from espnet2.utils.types import float_or_none, str_or_none
 
 from espnet_ofa.pretrain.model import MaskedPredictionModel
 from espnet_ofa.pretrain.segments import check_boundaries
+from espnet_ofa.pretrain.targets import check_targets
 from espnet_ofa.subsampling.rate import DEFAULT_MEAN_ALPHA, LamPolicy
 from espnet_ofa.upstream.config import UpstreamConfig
-from espnet_ofa.upstream.extractor import HOP, WINDOW
+from espnet_ofa.upstream.extractor import HOP, WINDOW, frame_lengths
 from espnet_ofa.upstream.model import OFAUpstream
 
 
@@ -43,12 +44,8 @@ class AlignedCrop:
             ValueError: names the utterance whose targets or segments do not fit.
         """
         speech, targets = data["speech"], data["targets"]
-        n_frames = max((len(speech) - WINDOW) // HOP + 1, 1)
-        if len(targets) != n_frames:
-            raise ValueError(
-                f"{uid}: {len(targets)} targets for audio of {n_frames} frames of "
-                "20 ms. Make the targets again for this audio (stage 6)"
-            )
+        n_frames = frame_lengths(len(speech))
+        check_targets(len(targets), n_frames, uid)
         boundaries = data.get("boundaries")
         if boundaries is not None:
             check_boundaries(boundaries, n_frames, uid)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from espnet_ofa.files import write_file
 from espnet_ofa.subsampling.rate import LamPolicy
 from espnet_ofa.upstream.config import UpstreamConfig
 from espnet_ofa.upstream.model import OFAUpstream
@@ -20,14 +20,12 @@ WEIGHTS_NAME = "model.safetensors"
 def save_pretrained(upstream: OFAUpstream, directory: str | Path) -> None:
     """Write an upstream; a reader never sees half of a file."""
     directory = Path(directory)
-    directory.mkdir(parents=True, exist_ok=True)
-    config_tmp = directory / f".{CONFIG_NAME}.tmp"
-    upstream.config.to_yaml(config_tmp)
-    weights_tmp = directory / f".{WEIGHTS_NAME}.tmp"
     state = {k: v.detach().contiguous().cpu() for k, v in upstream_state(upstream)}
-    save_file(state, weights_tmp, metadata={"format": "pt"})
-    os.replace(config_tmp, directory / CONFIG_NAME)
-    os.replace(weights_tmp, directory / WEIGHTS_NAME)
+    write_file(
+        directory / WEIGHTS_NAME,
+        lambda draft: save_file(state, draft, metadata={"format": "pt"}),
+    )
+    write_file(directory / CONFIG_NAME, upstream.config.to_yaml)
 
 
 def upstream_state(upstream: OFAUpstream) -> list[tuple[str, Tensor]]:

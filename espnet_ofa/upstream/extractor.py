@@ -6,6 +6,8 @@ receptive field), so targets and segments fit either of them.
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -16,11 +18,14 @@ SAMPLE_RATE = 16000
 WINDOW = 400  # samples that the first frame sees
 HOP = 320  # samples per frame: 20 ms
 
+Count = TypeVar("Count", int, Tensor)
 
-def frame_lengths(samples: Tensor) -> Tensor:
-    """(B,) samples -> (B,) frames; at least one frame for any audio at all."""
-    frames = (samples - WINDOW).div(HOP, rounding_mode="floor") + 1
-    return frames.clamp(min=1) * (samples > 0)
+
+def frame_lengths(samples: Count) -> Count:
+    """Samples, a number or (B,), to frames; at least one for any audio at all."""
+    frames = (samples - WINDOW) // HOP + 1
+    short = (samples > 0) & (samples < WINDOW)
+    return frames * (samples >= WINDOW) + short
 
 
 def pad_to_whole_frames(wave: Tensor, lengths: Tensor) -> Tensor:
@@ -80,7 +85,7 @@ class LogMelExtractor(nn.Module):
             (B, S, 2 * mels) features and (B,) frames.
         """
         n_frames = frame_lengths(lengths)
-        size = int((max(wave.shape[1], WINDOW) - WINDOW) // HOP + 1)
+        size = frame_lengths(max(int(wave.shape[1]), 1))
         wave = pad_to_whole_frames(wave, lengths)
         wave = F.pad(wave, (0, HOP))  # the second half of the last frame
         with torch.autocast(wave.device.type, enabled=False):

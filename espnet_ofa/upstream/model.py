@@ -29,6 +29,8 @@ class UpstreamOutput(NamedTuple):
         frame_lengths: (B,) frames before compression.
         alpha: (B, S) weights before lambda, or None.
         weights: (B, S) weights after lambda, or None.
+        merged: (B,) bool, True where ``num_units`` was too small; None where nothing
+            can be merged.
     """
 
     hidden_states: list[Tensor]
@@ -37,6 +39,7 @@ class UpstreamOutput(NamedTuple):
     frame_lengths: Tensor
     alpha: Tensor | None
     weights: Tensor | None
+    merged: Tensor | None = None
 
     @property
     def period_ms(self) -> Tensor:
@@ -110,12 +113,17 @@ class OFAUpstream(nn.Module):
         return self.norm(frames), n_frames
 
     def compress(
-        self, frames: Tensor, lengths: Tensor, lam: Lam | LamRule | None = None
+        self,
+        frames: Tensor,
+        lengths: Tensor,
+        lam: Lam | LamRule | None = None,
+        num_units: int | None = None,
     ) -> CompressorOutput:
         """Frames to units; asks the policy for lambda when none is given."""
         if not self.compressor.uses_lam:
             return self.compressor(frames, lengths)
-        return self.compressor(frames, lengths, self.policy() if lam is None else lam)
+        lam = self.policy() if lam is None else lam
+        return self.compressor(frames, lengths, lam, num_units)
 
     def encode(
         self, units: Tensor, lengths: Tensor, num_layers: int | None = None
@@ -129,6 +137,7 @@ class OFAUpstream(nn.Module):
         lengths: Tensor | None = None,
         lam: Lam | LamRule | None = None,
         num_layers: int | None = None,
+        num_units: int | None = None,
     ) -> UpstreamOutput:
         """Encode.
 
@@ -138,18 +147,27 @@ class OFAUpstream(nn.Module):
             lam: number in [0, 2], 0-d or (B,) tensor, or a rule that makes one from
                 alpha; the policy's by default.
             num_layers: run only so many Transformer layers; all by default.
+            num_units: upper bound on the units of an utterance, so that nothing waits
+                for the device; what lies beyond is merged and flagged in ``merged``.
 
         Raises:
             LamUnsetError: neither the call nor the policy has a lambda.
-            ValueError: shapes disagree, or an utterance is empty.
+            ValueError: shapes disagree, or an utterance is empty (with ``num_units``
+                nobody looks).
         """
         if lengths is None:
             lengths = wave.new_full(wave.shape[:1], wave.shape[-1], dtype=torch.long)
         frames, n_frames = self.extract(wave, lengths)
-        out = self.compress(frames, n_frames, lam)
+        out = self.compress(frames, n_frames, lam, num_units)
         states = self.encode(out.units, out.lengths, num_layers)
         return UpstreamOutput(
-            states, out.lengths, out.durations, n_frames, out.alpha, out.weights
+            states,
+            out.lengths,
+            out.durations,
+            n_frames,
+            out.alpha,
+            out.weights,
+            out.merged,
         )
 
     def frame_lengths(self, samples: Tensor) -> Tensor:

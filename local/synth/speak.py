@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from espnet_ofa.data.audio import audio_info, resample, write_audio
-from espnet_ofa.data.table import write_text
+from espnet_ofa.files import write_text
 from synth.espeak import SILENCE, synthesise
 from synth.voices import Voice
 

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import logging
-from argparse import Namespace
 
 import pytest
 import torch
 
-from espnet_ofa.asr.building import frontend_ms
 from espnet_ofa.asr.encoder import OFAEncoder
 from espnet_ofa.asr.preencoder import OFAPreEncoder
 from espnet_ofa.asr.stem import ConvStem
@@ -224,25 +222,51 @@ def test_subsampling_behind_a_compressor_warns(build, tiny, caplog):
     assert _warnings(caplog) == []
 
 
-def test_wrong_frame_ms_warns(build, caplog):
-    with caplog.at_level(logging.WARNING):
-        build(
-            preencoder="ofa",
-            preencoder_conf={"input_size": 80, "lam": 0.5},
-            frontend_conf={"hop_length": 160, "fs": "16k"},
-        )
-    assert "Set frame_ms: 10" in _warnings(caplog)[0]
-
-
-def test_period_of_a_frontend():
-    for conf, period in (
-        ({"frontend": "default", "frontend_conf": {}}, 8.0),
-        ({"frontend": "default", "frontend_conf": {"hop_length": 80, "fs": "8k"}}, 10),
-        ({"frontend": "espnet_ssl", "frontend_conf": {}}, 20.0),
-        ({"frontend": "s3prl", "frontend_conf": {}}, None),  # depends on the model
-        ({"frontend": None}, None),
+@pytest.mark.parametrize("role", ["preencoder", "encoder"])
+def test_frame_ms_is_the_frontends(build, tiny, role):
+    conf = {
+        "preencoder": {"input_size": 80, "lam": 0.5},
+        "encoder": {"encoder": "transformer", "encoder_conf": tiny, "lam": 0.5},
+    }[role]
+    confs = {role: "ofa", f"{role}_conf": conf}
+    confs["frontend_conf"] = {"hop_length": 320, "fs": "16k"}
+    assert getattr(build(**confs), role).frame_ms == 20.0
+    assert conf.pop("frame_ms") == 20.0  # in the config that training leaves behind
+    conf["frame_ms"] = 8
+    with pytest.raises(
+        ValueError, match=rf"{role}_conf: frame_ms is 8, .* every 20 ms"
     ):
-        assert frontend_ms(Namespace(**conf)) == period
+        build(**confs)
+
+
+def test_frame_ms_of_a_frontend_that_does_not_tell(build):
+    pre = {"input_size": 80, "lam": 0.5, "frame_ms": 20}
+    cnn = {"norm_mode": "layer_norm", "conv_mode": "standard", "bias": True}
+    cnn["shapes"] = [[8, 10, 5], [8, 8, 4], [80, 8, 8]]  # 160 samples
+    confs = {"frontend": "wav2vec_cnn", "frontend_conf": cnn, "preencoder": "ofa"}
+    with pytest.raises(ValueError, match="frame_ms is 20.*wav2vec_cnn.*every 10 ms"):
+        build(**confs, preencoder_conf=pre)
+    del pre["frame_ms"]
+    random = torch.get_rng_state()
+    frontend = build(**confs, preencoder_conf=pre).frontend
+    assert frontend.training and pre["frame_ms"] == 10.0
+    torch.set_rng_state(random)  # looking at the frontend drew nothing
+    again = build(**confs, preencoder_conf=pre).state_dict()
+    torch.set_rng_state(random)
+    del pre["frame_ms"]
+    for name, tensor in build(**confs, preencoder_conf=pre).state_dict().items():
+        assert torch.equal(tensor, again[name]), name
+
+
+def test_units_have_no_period_to_compare(build, batch, tiny):
+    pre = {"input_size": 80, "lam": 1.0}
+    enc = {"encoder": "transformer", "encoder_conf": tiny, "lam": 0.5}
+    model = build(
+        preencoder="ofa", preencoder_conf=pre, encoder="ofa", encoder_conf=enc
+    )
+    assert model.preencoder.frame_ms == 8.0
+    assert model.encoder.frame_ms == 8.0  # the default: units have no hop to measure
+    model(**batch)
 
 
 def test_global_statistics_and_specaug_warn(build, upstream_conf, caplog, tmp_path):

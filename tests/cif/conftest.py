@@ -28,10 +28,11 @@ def _make_case(
     size: int = 12,
     rows: int = 3,
     dtype: torch.dtype = torch.float32,
+    dim: int = 4,
 ) -> Case:
     """Draw a batch; ``kind`` says what its weights are like."""
     random = torch.Generator().manual_seed(seed)
-    frames = torch.randn(rows, size, 4, generator=random, dtype=torch.float64)
+    frames = torch.randn(rows, size, dim, generator=random, dtype=torch.float64)
     weights = torch.rand(rows, size, generator=random, dtype=torch.float64)
     if kind == "ties":
         whole = torch.randint(1, 9, (rows, 1), generator=random)

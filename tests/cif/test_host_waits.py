@@ -4,22 +4,7 @@ import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from espnet_ofa.cif import expand, integrate_and_fire
-
-
-@pytest.fixture
-def waits(monkeypatch):
-    """Calls that read a tensor's values on the host."""
-    calls = []
-    for name in ("tolist", "item", "__bool__", "__int__", "__float__", "cpu", "numpy"):
-        method = getattr(torch.Tensor, name)
-
-        def counted(self, *args, name=name, method=method):
-            calls.append(name)
-            return method(self, *args)
-
-        monkeypatch.setattr(torch.Tensor, name, counted)
-    return calls
+from espnet_ofa.cif import expand, integrate_and_count, integrate_and_fire
 
 
 def test_one_wait_without_num_units(make_case, waits):
@@ -29,6 +14,17 @@ def test_one_wait_without_num_units(make_case, waits):
     waits.clear()
     integrate_and_fire(frames, weights, lengths).units.sum().backward()
     assert waits == ["tolist"]
+
+
+def test_the_wait_brings_the_sum_along(make_case, waits):
+    case = make_case(0, "plain")
+    waits.clear()
+    out, total = integrate_and_count(*case)
+    assert waits == ["tolist"]
+    assert total == int(out.lengths.sum()) > out.units.size(1)
+    _, slow = integrate_and_count(*case, backend="reference")
+    assert slow == total
+    assert integrate_and_count(*case, num_units=9)[1] is None
 
 
 def test_no_wait_with_num_units(make_case, waits):

@@ -93,6 +93,14 @@ def test_low_precision_frames_are_mixed_in_fp32(backend):
     torch.testing.assert_close(units, torch.ones_like(units), atol=0, rtol=2**-8)
 
 
+@pytest.mark.parametrize("dim", [256, 257, 600])
+@pytest.mark.parametrize("kind", ["plain", "heavy"])
+def test_wide_frames_take_several_blocks(make_case, backend, kind, dim):
+    """A kernel's program holds 256 elements of a frame."""
+    case = make_case(4, kind, 7, rows=2, dim=dim)
+    assert_same(run(case, backend), run(case, "reference"), 2e-5)
+
+
 @pytest.mark.parametrize("whole", [1, 2, 3, 5, 6, 7, 10, 13, 25, 49, 100])
 def test_exact_ties_up_to_3000_frames(whole):
     """Weights 1/n: the rounded sum may fall short of one, the unit still fires."""

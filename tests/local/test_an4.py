@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import prepare_an4
+import prepare as program
 from espnet_ofa.data.audio import read_mono
 from espnet_ofa.data.kaldi_dir import DataDir
 
@@ -43,11 +43,11 @@ def an4_root(tmp_path, write_noise) -> Path:
     return root
 
 
-def prepare(corpus: Path, out: Path, *options: str) -> int:
-    return prepare_an4.main(
+def prepare(corpus: Path, out: Path, *options: str, part: str = "test") -> int:
+    return program.main(
         [
-            *("--corpus_dir", str(corpus), "--data_dir", str(out)),
-            *("--valid_speakers", "1", "--nj", "1", *options),
+            *("--corpus_dir", str(corpus), "--parts", part),
+            *("--out_dir", str(out), "--nj", "1", *options),
         ]
     )
 
@@ -55,19 +55,16 @@ def prepare(corpus: Path, out: Path, *options: str) -> int:
 @pytest.mark.parametrize("inside", [False, True])
 def test_sphere_layout(an4_root, tmp_path, inside):
     corpus = an4_root if inside else an4_root.parent
-    assert prepare(corpus, tmp_path / "data") == 0
-    train, valid, test = (
-        DataDir.read(tmp_path / "data" / name) for name in ("train", "valid", "test")
-    )
-    assert len(valid.spk2utt) == 1 and len(train.spk2utt) == 2
-    both = DataDir.combine([train, valid])
-    assert both.text == {
+    for part in ("train", "test"):
+        assert prepare(corpus, tmp_path / part, part=part) == 0
+    train, test = (DataDir.read(tmp_path / part) for part in ("train", "test"))
+    assert train.text == {
         "fash-an251-b": "YES",
         "fash-an253-b": "GO",
         "mblb-cen1-b": "ONE FIVE",
         "marw-cen2-b": "R U B O U T",
     }
-    assert both.utt2spk["marw-cen2-b"] == "marw"
+    assert train.utt2spk["marw-cen2-b"] == "marw"
     assert test.text == {"fcaw-cen6-b": "RUBOUT G M E F THREE NINE"}
     wave, rate = read_mono(test.wav["fcaw-cen6-b"])
     assert (len(wave), rate) == (4800, 16000)
@@ -89,11 +86,11 @@ def to_raw(root: Path) -> dict[str, np.ndarray]:
 
 def test_big_endian_raw_layout(an4_root, tmp_path, capsys):
     samples = to_raw(an4_root)
-    assert prepare(an4_root, tmp_path / "data") == 1
+    assert prepare(an4_root, tmp_path / "test") == 1
     assert "give --audio_dir" in capsys.readouterr().err
     audio = str(tmp_path / "audio")
-    assert prepare(an4_root, tmp_path / "data", "--audio_dir", audio) == 0
-    test = DataDir.read(tmp_path / "data" / "test")
+    assert prepare(an4_root, tmp_path / "test", "--audio_dir", audio) == 0
+    test = DataDir.read(tmp_path / "test")
     wave, _ = read_mono(test.wav["fcaw-cen6-b"])
     np.testing.assert_allclose(wave, samples["cen6-fcaw-b"], atol=1e-4)
 
@@ -105,31 +102,32 @@ def test_broken_sphere_layout(an4_root, tmp_path):
     cut.write_bytes(cut.read_bytes()[:3000])
     path = an4_root / "etc" / "an4_train.transcription"
     path.write_text(path.read_text() + "nonsense\n<s>  </s> (an9-fash-b)\n")
-    assert prepare(an4_root, tmp_path / "data") == 1
-    assert not (tmp_path / "data" / "train").exists()
-    log = (tmp_path / "data" / "an4.problems.log").read_text()
-    assert "transcript without audio: 1" in log and "fash/an251-fash-b" in log
+    assert prepare(an4_root, tmp_path / "test") == 1
+    log = (tmp_path / "test.problems.log").read_text()
     assert "unreadable audio: 1" in log and "cen6-fcaw-b.sph: truncated" in log
+    assert prepare(an4_root, tmp_path / "train", part="train") == 1
+    assert not (tmp_path / "train").exists()
+    log = (tmp_path / "train.problems.log").read_text()
+    assert "transcript without audio: 1" in log and "fash/an251-fash-b" in log
     assert "line that is no transcript: 1" in log and "line 5: 'nonsense'" in log
     assert "empty transcript: 1" in log and "an9-fash-b" in log
 
 
 def test_librispeech_layout(make_corpus, tmp_path):
-    make_corpus("train")
     corpus = make_corpus("test")
-    assert prepare(corpus, tmp_path / "data") == 0
-    sizes = {
-        name: len(DataDir.read(tmp_path / "data" / name))
-        for name in ("train", "valid", "test")
-    }
-    assert sizes == {"train": 12, "valid": 6, "test": 18}
+    assert prepare(corpus, tmp_path / "test") == 0
+    assert len(DataDir.read(tmp_path / "test")) == 18
+
+
+def test_an4_beside_another_corpus(an4_root, make_corpus, tmp_path):
+    corpora = make_corpus("dev-clean")
+    assert an4_root.parent == corpora
+    assert prepare(corpora, tmp_path / "dev", part="dev-clean") == 0
+    assert prepare(corpora, tmp_path / "test") == 0
+    assert len(DataDir.read(tmp_path / "dev")) == 18
+    assert len(DataDir.read(tmp_path / "test")) == 1
 
 
 def test_no_corpus(tmp_path, capsys):
     assert prepare(tmp_path, tmp_path / "data") == 1
-    assert "train is not in" in capsys.readouterr().err
-
-
-def test_too_many_valid_speakers(an4_root, tmp_path, capsys):
-    assert prepare(an4_root, tmp_path / "data", "--valid_speakers", "3") == 1
-    assert "3 speakers to hold out of 3" in capsys.readouterr().err
+    assert "test is not in" in capsys.readouterr().err

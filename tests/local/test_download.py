@@ -81,7 +81,8 @@ def server():
 
 
 def fetch(archive: Archive, into: Path, *, verify: bool = True) -> None:
-    fetch_corpus({"dev-x": archive}, into, verify=verify, keep_archives=False)
+    # as AN4's, which has both of its parts
+    fetch_corpus([archive, archive], into, verify=verify, keep_archives=False)
 
 
 def test_download_verify_unpack_once(server, tmp_path):
@@ -159,6 +160,13 @@ def test_a_copy_is_used_where_there_is_one(make_corpus, tmp_path, capsys):
     assert "no such directory" in capsys.readouterr().err
     assert run(*options, str(corpus / "dev-clean-2" / "19")) == 1
     assert "dev-clean-2 is not in" in capsys.readouterr().err
+
+
+def test_a_copy_may_have_another_part(make_corpus, capsys):
+    corpus = make_corpus("dev-clean")
+    options = ("mini_librispeech", "--corpus_dir", str(corpus), "--parts")
+    assert run(*options, "dev-clean-2|dev-clean") == 0
+    assert run(*options, "dev-clean-2") == 1
 
 
 def test_unknown_part(tmp_path, capsys):

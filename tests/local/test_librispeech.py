@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-import prepare_librispeech
+import prepare as program
 from espnet_ofa.data.kaldi_dir import DataDir
 
 
 def prepare(corpus: Path, out: Path, *options: str, parts: str = "some-part") -> int:
-    return prepare_librispeech.main(
+    return program.main(
         [
             *("--corpus_dir", str(corpus), "--parts", parts),
             *("--out_dir", str(out), "--nj", "1", *options),
@@ -41,6 +41,47 @@ def test_parts_are_merged_and_found_in_three_places(make_corpus, tmp_path):
     assert len(DataDir.read(tmp_path / "x")) == 18
     assert prepare(corpus / "part-a", tmp_path / "y", parts="part-a") == 0
     assert len(DataDir.read(tmp_path / "y")) == 12
+
+
+def test_the_first_part_that_is_there(make_corpus, tmp_path):
+    corpus = make_corpus("part-b")
+    assert prepare(corpus, tmp_path / "x", parts="part-a|part-b") == 0
+    (corpus / "part-b").rename(corpus / "part-b2")
+    (corpus / "librispeech_20").mkdir()
+    (corpus / "part-b2").rename(corpus / "librispeech_20" / "part-b")
+    assert prepare(corpus, tmp_path / "y", parts="part-a|part-b") == 0
+    assert len(DataDir.read(tmp_path / "y")) == 18
+
+
+@pytest.mark.parametrize("suffix", ["flac", "ogg", "wav"])
+def test_audio_alone_will_do_where_no_transcripts_are_wanted(
+    make_corpus, tmp_path, suffix
+):
+    corpus = make_corpus(suffix=suffix)
+    assert prepare(corpus, tmp_path / "with", "--audio_only") == 0
+    for path in corpus.rglob("*.trans.txt"):
+        path.unlink()
+    assert prepare(corpus, tmp_path / "without", "--audio_only") == 0
+    data = DataDir.read(tmp_path / "without")
+    assert len(data) == 18 and data.text is None
+    assert list(data.spk2utt) == ["19", "26", "32"]
+    assert DataDir.read(tmp_path / "with") == data
+    assert prepare(corpus, tmp_path / "x") == 1
+
+
+def test_audio_alone_is_checked_all_the_same(make_corpus, tmp_path):
+    part = make_corpus() / "some-part"
+    (part / "19" / "7" / "19-7-0000.flac").write_bytes(b"")
+    (part / "19" / "7" / "19-7-0001.flac").rename(part / "19" / "8" / "song.flac")
+    assert prepare(part, tmp_path / "x", "--audio_only") == 1
+    log = (tmp_path / "x.problems.log").read_text()
+    assert "unreadable audio: 1" in log and "19-7-0000" in log
+    assert "audio not named SPK-CHAPTER-UTT as its folders: 1" in log
+    assert "song.flac" in log
+    assert prepare(part, tmp_path / "x", "--audio_only", "--skip_bad") == 0
+    assert len(DataDir.read(tmp_path / "x")) == 16
+    (tmp_path / "some-part").mkdir()
+    assert prepare(tmp_path, tmp_path / "y", "--audio_only") == 1
 
 
 def test_missing_part_says_where_it_looked(make_corpus, tmp_path, capsys):

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from espnet_ofa.pretrain.masked import (
     draw_frame_mask,
     frames_inside,
+    majority_hits,
     unit_mask_from_frames,
 )
 from espnet_ofa.subsampling.lengths import valid_mask
@@ -81,3 +82,20 @@ def test_frames_inside_are_wholly_covered():
     unit_mask = torch.tensor([[True, False, True]])
     inside = frames_inside(unit_mask, torch.tensor([[2.5, 1.5, 2.0]]), 6)
     assert inside.tolist() == [[True, True, False, False, True, True]]
+
+
+def test_majority_hits_count_the_commonest_code_of_each_unit():
+    targets = torch.tensor([[0, 0, 1, 2, 3, 3, 4], [5, 5, 5, -1, -1, -1, -1]])
+    durations = torch.tensor([[2.0, 2, 2, 1], [1.5, 1.5, 0, 0]])
+    every = targets >= 0
+    assert majority_hits(targets[:1], every[:1], durations[:1], 6) == 2 + 1 + 2 + 1
+    assert majority_hits(targets, every, durations, 6) == 6 + 3
+    assert majority_hits(targets, every, 2 * durations, 6) == 4 + 3
+    assert majority_hits(targets, every & (targets != 3), durations, 6) == 4 + 3
+
+
+def test_a_frame_belongs_to_the_unit_over_its_middle():
+    targets = torch.tensor([[0, 1, 1, 1]])
+    every = torch.ones_like(targets, dtype=torch.bool)
+    assert majority_hits(targets, every, torch.tensor([[1.4, 2.6]]), 2) == 4
+    assert majority_hits(targets, every, torch.tensor([[1.6, 2.4]]), 2) == 3

@@ -22,9 +22,9 @@ def make_part(folder, speakers):
         (chapter / f"{speaker}-7.trans.txt").write_text(f"{utt} HELLO {speaker}\n")
 
 
-def run(recipe, *options, **env):
+def run(recipe, *options, program="local/data.sh", **env):
     return subprocess.run(
-        ["local/data.sh", *map(str, options)],
+        [program, *map(str, options)],
         cwd=EGS / recipe / "ofa1",
         env={**os.environ, **env},
         capture_output=True,
@@ -58,6 +58,43 @@ def test_mini_librispeech_layouts(tmp_path, train, test):
     assert not set(utterances(data / "train")) & set(utterances(data / "valid"))
 
 
+@pytest.mark.parametrize("speakers", [(), ("--valid_speakers", 2)])
+def test_an4(tmp_path, speakers):
+    make_part(tmp_path / "train", range(10, 20))
+    make_part(tmp_path / "test", [99])
+    data = tmp_path / "data"
+    done = run("an4", "--datadir", data, *speakers, AN4=str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    assert utterances(data / "test") == ["99-7-0000"]
+    held_out = 2 if speakers else 6
+    assert len(utterances(data / "valid")) == held_out
+    assert len(utterances(data / "train")) == 10 - held_out
+
+
+def test_more_audio_for_pretraining_needs_no_transcripts(tmp_path):
+    make_part(tmp_path / "an4/train", range(10, 20))
+    make_part(tmp_path / "an4/test", [99])
+    make_part(tmp_path / "more", range(30, 33))
+    make_part(tmp_path / "untold", range(40, 42))
+    for path in (tmp_path / "untold").rglob("*.trans.txt"):
+        path.unlink()
+    options = ["--stop_stage", 4, "--ngpu", 0, "--speed_perturb_factors", ""]
+    for name in ("data", "dump", "exp"):
+        options += [f"--{name}dir", tmp_path / name]
+    extra = f"{tmp_path}/more {tmp_path}/untold"
+    options += ["--data_dir", tmp_path / "an4", "--ssl_extra_dirs", extra]
+    done = run("an4", *options, program="./run.sh", cmd_backend="local")
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr
+    raw = tmp_path / "dump/raw"
+    sizes = {
+        name: len((raw / name / "wav.scp").read_text().splitlines())
+        for name in ("train", "ssl_extra", "ssl_train")
+    }
+    assert sizes == {"train": 4, "ssl_extra": 5, "ssl_train": 9}
+    assert len(utterances(raw / "train")) == 4
+    assert not (raw / "ssl_train/text").exists()
+
+
 def test_corpus_that_is_not_there(tmp_path):
     done = run(
         "mini_librispeech",
@@ -66,9 +103,7 @@ def test_corpus_that_is_not_there(tmp_path):
         MINI_LIBRISPEECH=str(tmp_path),
     )
     assert done.returncode == 1
-    assert (
-        f"{tmp_path} and the folders in it hold no dev-clean-2 dev-clean" in done.stderr
-    )
+    assert f"train-clean-5 is not in {tmp_path}" in done.stderr
 
 
 def test_damaged_audio_is_named(tmp_path):

@@ -146,6 +146,22 @@ def test_slurm_options(tmp_path, sbatch):
         assert words in " ".join(said)
 
 
+@pytest.mark.parametrize("default", ["default gpu=0\n", ""])
+def test_slurm_gives_the_cpus_that_were_asked_for(tmp_path, sbatch, default):
+    config = tmp_path / "conf/slurm.conf"
+    config.parent.mkdir()
+    config.write_text(  # as ESPnet writes it
+        f"command sbatch --export=PATH\n{default}option gpu=0 -p cpu\n"
+        "option num_threads=* --cpus-per-task $0\n"
+        "option num_threads=1 --cpus-per-task 1\n"
+        "option gpu=* -p gpu --gres=gpu:$0 -c $0\n"
+    )
+    options = ("--num_threads", 5, "--gpu", 1)  # launch's order
+    assert run("slurm.pl", *options, "a.log", "true", cwd=tmp_path).returncode == 0
+    said = sbatch.read_text().split()
+    assert said[said.index("-c") :][:4] == ["-c", "1", "--cpus-per-task", "5"]
+
+
 def test_slurm_config(tmp_path, sbatch):
     config = tmp_path / "conf/slurm.conf"
     config.parent.mkdir()

@@ -4,7 +4,9 @@ import os
 import subprocess
 from pathlib import Path
 
+import numpy as np
 import pytest
+import soundfile
 
 STAGES = Path(__file__).resolve().parents[2] / "egs2/TEMPLATE/ofa1/stages"
 COMMON = STAGES / "common.sh"
@@ -201,8 +203,10 @@ def test_data_depend_on_code_and_corpus(recipe, tmp_path):
     write("db.sh", "MINE=${MINE:-}\nOTHER=${OTHER:-}\n")
     write("data/train/wav.scp", "x\n")
     write("checkout/local/synth/voices.py", "VOICES = 1\n")
+    write("template/local/train_valid_test.sh", "true\n")
     options = dict(
-        OFA_ROOT="checkout", datadir="data", train_set="train", data_dir="",
+        OFA_ROOT="checkout", OFA_TEMPLATE="template",
+        datadir="data", train_set="train", data_dir="",
         valid_set="train", test_sets="", ssl_train_set="", ssl_extra_dirs="",
         download_dir="downloads", nj="1", local_data_opts="", MINE="/here",
     )  # fmt: skip
@@ -217,3 +221,62 @@ def test_data_depend_on_code_and_corpus(recipe, tmp_path):
     assert times(MINE="/there", data_dir="/elsewhere") == 3
     write("checkout/local/synth/voices.py", "VOICES = 2\n")
     assert times(MINE="/there", data_dir="/elsewhere") == 4
+    write("template/local/train_valid_test.sh", "false\n")
+    assert times(MINE="/there", data_dir="/elsewhere") == 5
+
+
+def test_interrupted_targets_go_on(recipe, tmp_path):
+    """Stage 6 keeps the codebook and the data sets that an interrupted run finished."""
+    write, run = recipe
+    rng = np.random.default_rng(0)
+    for name in ("train", "valid"):
+        for utt in ("a", "b"):
+            noise = rng.normal(0, 0.1, 16000).astype(np.float32)
+            soundfile.write(tmp_path / f"{name}_{utt}.wav", noise, 16000)
+        scp = "".join(f"{utt} {tmp_path}/{name}_{utt}.wav\n" for utt in ("a", "b"))
+        write(f"raw/{name}/wav.scp", scp)
+        write(f"raw/{name}/utt2spk", "a a\nb b\n")
+    options = dict(
+        ssl_targets_dir="targets", ssl_dump="raw/train", valid_dump="raw/valid",
+        ssl_num_codes="4", ssl_segments="codes", ssl_targets_args="", nj="1",
+        train_cmd="run.pl",
+    )  # fmt: skip
+    stage_6 = f". {STAGES.parent}/path.sh\nstage_6"
+
+    def contents():
+        return {p: p.read_bytes() for p in sorted((tmp_path / "targets").glob("*/*"))}
+
+    assert run(stage_6, **options).returncode == 0
+    whole = contents()
+    assert {p.name for p in whole} == {"targets", "boundaries", "facts.json"}
+
+    targets = tmp_path / "targets"
+    (targets / ".done").unlink()  # to redo what is finished is to redo it all
+    broken = tmp_path / "valid_b.wav"
+    broken.rename(tmp_path / "away")
+    assert run(stage_6, **options).returncode == 1
+    assert not (targets / "valid/targets").exists()  # not that of the run before
+    (tmp_path / "away").rename(broken)
+    kept = [targets / "kmeans.npy", targets / "train/targets"]
+    times = [path.stat().st_mtime_ns for path in kept]
+    assert run(stage_6, **options).returncode == 0
+    assert [path.stat().st_mtime_ns for path in kept] == times
+    assert contents() == whole
+
+
+@pytest.mark.parametrize(
+    ("config", "options", "cores"),
+    [
+        ("num_workers: 4\n", "", 6),
+        ("num_workers: 4  # a comment\n", "--num_workers 0", 2),
+        ("lr: 1\n", "", 3),
+    ],
+)
+def test_a_training_asks_for_the_cores_that_it_uses(recipe, config, options, cores):
+    write, run = recipe
+    write("conf.yaml", config)
+    write("exp/.from", "")
+    settings = dict(cuda_cmd="echo", ngpu="1", num_nodes="1", num_threads="2")
+    done = run(f"train exp module --config conf.yaml {options}", **settings)
+    assert done.returncode == 0, done.stderr
+    assert f"--gpu 1 --num_threads {cores} exp/train.log" in done.stdout

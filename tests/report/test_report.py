@@ -22,7 +22,7 @@ WRONG = {"u1": "one two", "u2": "four five"}
 FACTS = {
     "target_period_ms": 90.0,
     "measured": [{"lam": 0.0, "period_ms": 20.0}, {"lam": 1.0, "period_ms": 88.0}],
-    "majority_label_accuracy": 0.6,
+    "utterances": 7,
 }
 
 
@@ -100,13 +100,31 @@ def test_ssl_section():
     text = ssl_section(FACTS)
     assert "measured -2.2% off" in text
     assert "WARNING" not in text
-    assert "majority_label_accuracy: 0.6" in text
+    assert "utterances: 7" in text
     off = {"target_period_ms": 60, "measured": FACTS["measured"]}
     assert "WARNING" in ssl_section(off)
     with pytest.raises(ValueError, match="target_period_ms"):
         ssl_section({"measured": []})
     with pytest.raises(ValueError, match="lambda 1 among them"):
         ssl_section({"target_period_ms": 90, "measured": []})
+
+
+def test_ssl_section_shows_the_ceiling_and_whose_target_it_is():
+    facts = {
+        "target_period_ms": 80.0,
+        "target_from": "segments of training",
+        "measured": [
+            {"lam": 1.0, "period_ms": 88.0, "ceiling": 0.6543},
+            {"lam": 0.0, "period_ms": 20.0, "ceiling": 1.0},
+        ],
+    }
+    text = ssl_section(facts)
+    header, _, first, second = text.splitlines()[2:6]
+    assert cells(header) == ["lambda", "frame period (ms)", "ceiling (%)"]
+    assert cells(first) == ["0", "20.0", "100.0"]
+    assert cells(second) == ["1", "88.0", "65.4"]
+    assert "80.0 ms (segments of training); measured +10.0% off it" in text
+    assert "target_from" not in text
 
 
 def test_readme_block_is_replaced(tmp_path):

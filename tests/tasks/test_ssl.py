@@ -1,6 +1,7 @@
 """Targets, segments and audio stay together; a checkpoint becomes an upstream."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,8 +11,11 @@ import yaml
 
 from espnet_ofa import OFAUpstream
 from espnet_ofa.bin import ssl_export, ssl_targets
+from espnet_ofa.data.boundaries import Segmentation
 from espnet_ofa.data.kaldi_dir import DataDir
 from espnet_ofa.data.table import read_table
+from espnet_ofa.pretrain.model import MaskedPredictionModel
+from espnet_ofa.report.tables import ssl_section
 from espnet_ofa.tasks.ssl import AlignedCrop, OFASSLTask
 
 UPSTREAM = {
@@ -112,6 +116,41 @@ def test_targets_and_segments_fit_the_audio(corpus):
     assert facts["segment_ms"] == pytest.approx(100, rel=0.25)
 
 
+def known(corpus, folder, ends):
+    """Make targets of a directory that knows its segments; returns their ends."""
+    data = DataDir.read(corpus / "train")
+    boundaries = {u: Segmentation(np.array(ends)) for u in data.wav}
+    data = replace(data, boundaries=boundaries if ends else None)
+    data.write(folder / "known")
+    ssl_targets.main(
+        ["--data_dirs", str(folder / "known"), "--output_dir", str(folder / "out")]
+        + ["--num_codes", "8", "--segments", "data"]
+    )
+    table = read_table(folder / "out/known/boundaries")
+    assert table.keys() == data.wav.keys()
+    (line,) = set(table.values())
+    facts = json.loads((folder / "out/known/facts.json").read_text())
+    return [int(x) for x in line.split()], facts["segment_ms"]
+
+
+def test_known_segments_are_taken_over_in_frames(corpus, tmp_path):
+    # 0.6 s are 29 whole frames: the last segment ends with them, and one that is
+    # shorter than a frame goes to its neighbour.
+    ends, segment_ms = known(corpus, tmp_path, [0.1, 0.11, 0.2, 0.33, 0.6])
+    assert ends == [5, 6, 10, 16, 29]
+    assert segment_ms == pytest.approx(20 * 29 / 5)
+    ends, segment_ms = known(corpus, tmp_path, [0.004, 0.1, 0.104, 0.57, 0.575])
+    assert ends == [5, 28, 29]
+    assert segment_ms == pytest.approx(20 * 29 / 3)
+
+
+def test_known_segments_that_do_not_fit_are_named(corpus, tmp_path):
+    with pytest.raises(ValueError, match=r"no segments for u0 in .*known/boundaries"):
+        known(corpus, tmp_path, [])
+    with pytest.raises(ValueError, match="u0: segments end at frame 45, the audio has"):
+        known(corpus, tmp_path, [0.1, 0.9])
+
+
 def test_audio_at_another_rate_is_named(corpus, tmp_path):
     path = tmp_path / "slow.flac"
     soundfile.write(path, np.zeros(8000), 8000)
@@ -122,60 +161,156 @@ def test_audio_at_another_rate_is_named(corpus, tmp_path):
         )
 
 
-def test_training_then_export_gives_the_same_upstream(corpus, tmp_path):
-    targets = corpus / "targets2"
-    ssl_targets.main(
-        ["--data_dirs", str(corpus / "train"), "--output_dir", str(targets)]
-        + ["--num_codes", "8"]
-    )
-    exp = tmp_path / "exp"
-    shapes = tmp_path / "shapes"
+@pytest.fixture
+def targets(corpus, tmp_path):
+    """Folder of eight codes and segments."""
+    options = ["--num_codes", "8", "--output_dir", str(tmp_path / "targets")]
+    ssl_targets.main(["--data_dirs", str(corpus / "train"), *options])
+    return tmp_path / "targets/train"
+
+
+def train(corpus, targets, exp, *options, epochs=1, segments=False):
+    """Train a tiny model in ``exp``; again means to go on."""
+    shapes = corpus / "shapes"
     shapes.write_text("".join(f"u{i} 9600\n" for i in range(8)))
-    config = tmp_path / "train.yaml"
+    config = corpus / "train.yaml"
     config.write_text(
         yaml.safe_dump(
             {
                 "upstream_conf": UPSTREAM,
                 "num_codes": 8,
                 "lam": 0.5,
+                "model_conf": {"mask_span_ms": 100, "mask_share": 0.4},
                 "best_model_criterion": [["valid", "loss", "min"]],
+                "optim": "adam",
+                "optim_conf": {"lr": 0.003},
+                "batch_type": "numel",
+                "batch_bins": 40000,
+                "num_workers": 0,
+                "keep_nbest_models": 1,
+                "use_matplotlib": False,
+                "use_tensorboard": False,
             }
         )
     )
-    options = ["--config", str(config), "--output_dir", str(exp), "--max_epoch", "1"]
-    options += ["--batch_type", "numel", "--batch_bins", "40000", "--num_workers", "0"]
-    options += ["--optim", "adam", "--use_matplotlib", "false", "--ngpu", "0"]
-    options += ["--use_tensorboard", "false", "--keep_nbest_models", "1"]
+    options = [*options, "--config", str(config), "--output_dir", str(exp)]
+    options += ["--max_epoch", str(epochs), "--ngpu", "0", "--resume", "true"]
+    data = [(corpus / "train/wav.scp", "speech", "sound")]
+    names = ("targets", "boundaries") if segments else ("targets",)
+    data += [(targets / name, name, "text_int") for name in names]
     for which in ("train", "valid"):
-        for name, path, kind in (
-            ("speech", corpus / "train/wav.scp", "sound"),
-            ("targets", targets / "train/targets", "text_int"),
-            ("boundaries", targets / "train/boundaries", "text_int"),
-        ):
-            options += [
-                f"--{which}_data_path_and_name_and_type",
-                f"{path},{name},{kind}",
-            ]
+        for item in data:
+            options.append(f"--{which}_data_path_and_name_and_type")
+            options.append(",".join(map(str, item)))
         options += [f"--{which}_shape_file", str(shapes)]
     OFASSLTask.main(cmd=options)
 
-    checkpoint = exp / "valid.loss.ave.pth"
+
+def export(data_dir, exp, out):
+    """Export what :func:`train` made; returns its rate."""
     ssl_export.main(
-        ["--train_config", str(exp / "config.yaml"), "--model_file", str(checkpoint)]
-        + ["--data_dir", str(corpus / "train"), "--output_dir", str(tmp_path / "up")]
+        ["--train_config", str(exp / "config.yaml"), "--output_dir", str(out)]
+        + ["--model_file", str(exp / "valid.loss.ave.pth")]
+        + ["--data_dir", str(data_dir)]
     )
+    return json.loads((out / "rate.json").read_text())
+
+
+def test_training_then_export_gives_the_same_upstream(corpus, targets, tmp_path):
+    exp = tmp_path / "exp"
+    train(corpus, targets, exp)
+    rate = export(corpus / "train", exp, tmp_path / "up")
+    checkpoint = exp / "valid.loss.ave.pth"
     model, _ = OFASSLTask.build_model_from_file(exp / "config.yaml", checkpoint)
     wave = torch.randn(1, 8000)
     wanted = model.eval().upstream(wave, lam=0.7).hidden_states[-1]
     found = OFAUpstream.from_pretrained(tmp_path / "up")(wave, lam=0.7)
     assert torch.equal(found.hidden_states[-1], wanted)
-    rate = json.loads((tmp_path / "up/rate.json").read_text())
+
     periods = [row["period_ms"] for row in rate["measured"]]
     assert periods[0] == 20.0 and periods == sorted(periods)
     assert rate["target_period_ms"] == pytest.approx(90)
+    assert rate["target_from"] == "target_rate of the config"
+    ceilings = [row["ceiling"] for row in rate["measured"]]
+    assert ceilings[0] == 1.0 and 1 / 8 < ceilings[-1] < 1.0
 
     broken = torch.load(checkpoint, weights_only=True)
     del broken["upstream.project.weight"]
     torch.save(broken, tmp_path / "broken.pth")
     with pytest.raises(ValueError, match="missing: project.weight"):
         ssl_export.load_from_espnet(exp / "config.yaml", tmp_path / "broken.pth")
+
+    # Data that validation had no targets for have a rate and no ceiling.
+    data = DataDir.read(corpus / "train")
+    wav = {f"x{utt}": path for utt, path in data.wav.items()}
+    DataDir(wav=wav, utt2spk={u: u for u in wav}).write(tmp_path / "other")
+    rate = export(tmp_path / "other", exp, tmp_path / "up")
+    assert [row["period_ms"] for row in rate["measured"]] == periods
+    assert not any("ceiling" in row for row in rate["measured"])
+
+
+def test_the_rate_is_judged_by_the_segments_of_training(targets):
+    conf = {
+        "upstream_conf": {"compressor_conf": {"target_rate": 0.25}},
+        "train_data_path_and_name_and_type": [["wav.scp", "speech", "sound"]],
+    }
+    assert ssl_export.target_period(conf) == (80.0, "target_rate of the config")
+    segments = targets / "boundaries"
+    conf["train_data_path_and_name_and_type"] += [[segments, "boundaries", "text_int"]]
+    source = f"segments of training, {segments}"
+    facts = targets / "facts.json"
+    segment_ms = json.loads(facts.read_text())["segment_ms"]
+    assert ssl_export.target_period(conf) == (segment_ms, source)
+    facts.rename(targets / "elsewhere")
+    with pytest.raises(FileNotFoundError, match=r"facts\.json: not found"):
+        ssl_export.target_period(conf)
+
+
+@pytest.mark.parametrize(("segment_ms", "is_off"), [(90.0, False), (60.0, True)])
+def test_a_rate_off_its_target_is_told(
+    corpus, targets, tmp_path, caplog, segment_ms, is_off
+):
+    exp = tmp_path / "exp"
+    train(corpus, targets, exp, segments=True)
+    (targets / "facts.json").write_text(json.dumps({"segment_ms": segment_ms}))
+    rate = export(corpus / "train", exp, tmp_path / "up")  # alpha starts at 90 ms
+    assert rate["target_period_ms"] == segment_ms
+    assert rate["target_from"].startswith("segments of training")
+    assert ("% off the 60.0 ms of the segments" in caplog.text) == is_off
+    assert ("WARNING" in ssl_section(rate)) == is_off
+
+
+class Killed(Exception):
+    """What ends a training in the middle."""
+
+
+def test_an_interrupted_training_ends_like_an_uninterrupted_one(
+    corpus, targets, tmp_path, monkeypatch
+):
+    def go_on(exp):
+        crop = ["--crop_seconds", "0.4"]
+        train(corpus, targets, exp, *crop, epochs=3, segments=True)
+        return torch.load(exp / "latest.pth", weights_only=True)
+
+    whole = go_on(tmp_path / "whole")
+    per_epoch = int(whole["upstream.policy.draws"]) // 3
+    assert per_epoch > 1
+    forward, steps = MaskedPredictionModel.forward, 0
+
+    def dies_in_the_second_epoch(self, *args, **kwargs):
+        nonlocal steps
+        steps += self.training
+        if steps == per_epoch + 2:
+            raise Killed
+        return forward(self, *args, **kwargs)
+
+    monkeypatch.setattr(MaskedPredictionModel, "forward", dies_in_the_second_epoch)
+    with pytest.raises(Killed):
+        go_on(tmp_path / "cut")
+    monkeypatch.setattr(MaskedPredictionModel, "forward", forward)
+    left = torch.load(tmp_path / "cut/latest.pth", weights_only=True)
+    assert left["upstream.policy.draws"] == per_epoch
+
+    resumed = go_on(tmp_path / "cut")
+    for name, weight in whole.items():
+        assert torch.equal(resumed[name], weight), name

@@ -24,10 +24,12 @@ def test_frame_count_is_the_same_everywhere(kind, conf, samples):
     frames, lengths = make(kind, conf)(torch.randn(1, samples), torch.tensor([samples]))
     assert frames.shape[:2] == (1, int(lengths))
     assert int(lengths) == max((samples - 400) // 320 + 1, 1)
+    assert frame_lengths(samples) == int(lengths)
 
 
 def test_no_samples_no_frames():
     assert frame_lengths(torch.tensor([0, 1])).tolist() == [0, 1]
+    assert (frame_lengths(0), frame_lengths(1)) == (0, 1)
 
 
 @pytest.mark.parametrize(("kind", "conf"), CASES)

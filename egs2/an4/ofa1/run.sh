@@ -8,9 +8,5 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 
-./ofa.sh --lang en --train_set train --valid_set valid --test_sets test \
-    --speed_perturb_factors "0.9 1.0 1.1" --nbpe 100 \
-    --ssl_config conf/train_ssl.yaml \
-    --asr_config conf/train_asr_ctc.yaml \
-    --s2s_config conf/train_asr_s2s.yaml --s2s_from_ctc true \
-    "$@"
+./ofa.sh --train_set train --valid_set valid --test_sets test \
+    --speed_perturb_factors "0.9 1.0 1.1" --nbpe 100 --s2s_from_ctc true "$@"

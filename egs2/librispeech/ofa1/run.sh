@@ -7,10 +7,7 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 
-./ofa.sh --lang en --train_set train_960 --valid_set dev \
+./ofa.sh --train_set train_960 --valid_set dev \
     --test_sets "test_clean test_other" --max_wav_duration 30 --ngpu 8 --nj 32 \
     --inference_nj 32 --nbpe 1000 --ssl_num_codes 500 \
-    --ssl_config conf/train_ssl_960h.yaml \
-    --asr_config conf/train_asr_ctc.yaml \
-    --s2s_config conf/train_asr_s2s.yaml \
-    "$@"
+    --ssl_config conf/train_ssl_960h.yaml "$@"

@@ -4,10 +4,7 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 
-./ofa.sh --lang en --train_set train --valid_set valid --test_sets "test test_spell" \
-    --nbpe 200 --ssl_segments codes \
-    --ssl_config conf/train_ssl.yaml \
-    --asr_config conf/train_asr_ctc.yaml \
-    --s2s_config conf/train_asr_s2s.yaml --s2s_from_ctc true \
+./ofa.sh --train_set train --valid_set valid --test_sets "test test_spell" \
+    --nbpe 200 --s2s_from_ctc true \
     --inference_lams "0 0.43 0.643 0.77 0.857 1" --s2s_inference_lams "0 0.857" \
     "$@"

@@ -65,5 +65,6 @@ for start in pretrained random; do
         fi
     done
 done
+# shellcheck source=/dev/null
 . ./path.sh
 python3 -m espnet_ofa.bin.report --decode_dirs "${decoded[@]}" --out exp/report_ablation

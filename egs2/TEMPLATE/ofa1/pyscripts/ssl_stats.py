@@ -7,7 +7,7 @@ import argparse
 from pathlib import Path
 
 from espnet_ofa.data.table import DataError, read_table, write_table
-from espnet_ofa.upstream.extractor import HOP, WINDOW
+from espnet_ofa.upstream.extractor import frame_lengths
 
 
 def check_targets(data: Path, targets: Path, segments: str) -> dict[str, str]:
@@ -31,7 +31,7 @@ def check_targets(data: Path, targets: Path, segments: str) -> dict[str, str]:
     for utt, codes in tables["targets"].items():
         if utt not in samples:
             continue  # more targets than needed do no harm
-        frames = max((int(samples[utt]) - WINDOW) // HOP + 1, 1)
+        frames = frame_lengths(int(samples[utt]))
         found = len(codes.split())
         if found != frames:
             problems.append(

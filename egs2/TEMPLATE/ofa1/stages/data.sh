@@ -15,7 +15,8 @@ corpus_paths() {
 
 # One checksum of the programs that prepare corpora, wherever the checkout lies.
 preparation_code() {
-    find "${OFA_ROOT}/local" local/ -name '*.py' -print0 | sort -z | xargs -0 cat | cksum
+    find "${OFA_ROOT}/local" "${OFA_TEMPLATE}/local" local/ -name '*.[ps][yh]' -print0 \
+        | sort -z | xargs -0 cat | cksum
 }
 
 stage_1() {
@@ -40,7 +41,7 @@ stage_1() {
         dir=${dir%/}
         extra+=("${datadir}/ssl_extra_parts/${dir##*/}")
         if to_do "${extra[-1]}" "corpus=${dir}"; then
-            python3 "${OFA_ROOT}/local/prepare_librispeech.py" --corpus_dir "${dir}" \
+            python3 "${OFA_ROOT}/local/prepare.py" --audio_only --corpus_dir "${dir}" \
                 --parts "${dir##*/}" --out_dir "${extra[-1]}" --nj "${nj}"
             finish "${extra[-1]}"
         fi

@@ -15,7 +15,7 @@ stage_6() {
         tool "${out}/targets.log" ssl_targets \
             --data_dirs "${ssl_dump}" "${valid_dump}" --output_dir "${out}" \
             --num_codes "${ssl_num_codes}" --segments "${ssl_segments}" --nj "${nj}" \
-            ${ssl_targets_args}
+            --resume ${ssl_targets_args}
         finish "${out}"
     fi
 }

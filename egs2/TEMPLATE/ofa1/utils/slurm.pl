@@ -47,6 +47,10 @@ def read_config(options):
         else:
             raise SystemExit(f"slurm.pl: {path}: cannot read {line!r}")
     values.update(options)
+    # ESPnet's rule for --gpu asks for a CPU per GPU with -c. sbatch takes the last word:
+    # that must be --num_threads, wherever it was given.
+    if "num_threads" in values:
+        values["num_threads"] = values.pop("num_threads")
     for name, value in values.items():
         rule = rules.get(f"{name}={value}", rules.get(f"{name}=*"))
         if rule is None:

@@ -26,7 +26,7 @@ case ${hours} in
     960) train_parts+=" train-clean-360 train-other-500" ;;
     *) usage_error "--hours is 100 or 960, not '${hours}'" ;;
 esac
-options=()
+options=(--nj "${nj}")
 if [ "${skip_bad}" = true ]; then
     options+=(--skip_bad)
 fi
@@ -35,8 +35,8 @@ corpus=$(python3 "${OFA_ROOT}/local/download.py" --corpus librispeech \
     --download_dir "${download_dir}" --corpus_dir "${data_dir:-${LIBRISPEECH}}")
 
 prepare() { # NAME PARTS
-    python3 "${OFA_ROOT}/local/prepare_librispeech.py" --corpus_dir "${corpus}" \
-        --parts "$2" --out_dir "${datadir}/$1" --nj "${nj}" ${options[@]+"${options[@]}"}
+    python3 "${OFA_ROOT}/local/prepare.py" --corpus_dir "${corpus}" \
+        --parts "$2" --out_dir "${datadir}/$1" "${options[@]}"
 }
 
 prepare dev "dev-clean dev-other"

@@ -1,0 +1,50 @@
+"""python -m espnet_ofa.bin.demo: a table and a picture of one utterance."""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+import pytest
+import soundfile
+
+from espnet_ofa.bin.demo import main
+
+
+@pytest.fixture
+def wav(tmp_path):
+    path = tmp_path / "tone.wav"
+    t = np.arange(16000) / 16000
+    soundfile.write(path, 0.3 * np.sin(2 * np.pi * 440 * t * (1 + t)), 16000)
+    return path
+
+
+def test_table_and_picture(upstream_dir, wav, tmp_path, capsys):
+    png = tmp_path / "units.png"
+    lams = ["0", "0.5", "1"]
+    main(
+        ["--upstream", str(upstream_dir), "--wav", str(wav), "--png", str(png)]
+        + ["--title", "a tone", "--lams", *lams]
+    )
+    out = capsys.readouterr().out
+    rows = re.findall(r"^\| ([\d.]+) \| ([\d.]+) \| (\d+) \| [\d.]+ \|$", out, re.M)
+    assert [row[0] for row in rows] == lams
+    periods, units = [float(r[1]) for r in rows], [int(r[2]) for r in rows]
+    assert periods[0] == 20.0 and periods == sorted(periods)
+    assert units == sorted(units, reverse=True) and units[2] < 0.5 * units[0]
+    for period, count in zip(periods, units, strict=True):
+        assert period * count == pytest.approx(20 * units[0], rel=0.01)
+    assert png.read_bytes().startswith(b"\x89PNG") and out.endswith(f"{png}\n")
+
+
+@pytest.mark.parametrize("rate, channels", [(8000, 1), (16000, 2)])
+def test_other_audio_is_refused_by_name(upstream_dir, tmp_path, rate, channels):
+    path = tmp_path / "other.wav"
+    soundfile.write(path, np.zeros((8000, channels)), rate)
+    with pytest.raises(SystemExit, match=rf"other.wav: expected 16000 Hz.*{rate} Hz"):
+        main(["--upstream", str(upstream_dir), "--wav", str(path)])
+
+
+def test_nothing_to_draw_is_said(upstream_dir, wav):
+    with pytest.raises(SystemExit, match="no lambda above 0"):
+        main(["--upstream", str(upstream_dir), "--wav", str(wav), "--lams", "0"])
