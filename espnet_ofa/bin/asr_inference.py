@@ -1,7 +1,7 @@
 r"""Decode with ESPnet over a grid of lambdas and test sets, in one process.
 
     python -m espnet_ofa.bin.asr_inference --asr_train_config exp/asr/config.yaml \
-        --asr_model_file exp/asr/valid.loss.ave.pth --output_dir exp/asr/decode \
+        --asr_model_file exp/asr/valid.cer_ctc.ave.pth --output_dir exp/asr/decode \
         --config conf/decode_asr.yaml --lam 0 0.5 0.9 --test_set test:dump/raw/test
 
 All options of ``espnet2.bin.asr_inference`` mean what they mean there; without

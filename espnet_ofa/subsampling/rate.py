@@ -204,7 +204,8 @@ class LearnableLam(nn.Module):
 
     def value(self) -> Tensor:
         """(1,) lambda, differentiable."""
-        share = torch.sigmoid(self.speed * self.raw.float())
+        raw = self.raw.to(torch.promote_types(self.raw.dtype, torch.float32))
+        share = torch.sigmoid(self.speed * raw)
         return self.low + (self.high - self.low) * share
 
 

@@ -116,7 +116,7 @@ def test_changed_config_is_noticed(finished):
         done = run(folder, *options)
         assert done.returncode == 1
         assert f"now: {config}" in done.stderr and "--overwrite true" in done.stderr
-        assert (folder / "exp/asr_my_ctc_raw_en_bpe50/valid.loss.ave.pth").exists()
+        assert (folder / "exp/asr_my_ctc_raw_en_bpe50/valid.cer_ctc.ave.pth").exists()
     finally:
         config.write_text(before)
 

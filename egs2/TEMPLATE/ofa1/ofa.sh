@@ -89,7 +89,7 @@ inference_args=""      # more options for asr_inference
 inference_tag=""       # folder of results in the model's; by default from the configuration
 inference_lams="0 0.43 0.64 0.77 0.86 0.92 0.96 1"  # lambdas; these are nominally 20, 30 ... 90 ms
 s2s_inference_lams=""  # those of joint models; by default the same
-inference_asr_model=valid.loss.ave.pth  # checkpoint of CTC models
+inference_asr_model=valid.cer_ctc.ave.pth  # checkpoint of CTC models
 inference_s2s_model=valid.acc.ave.pth   # checkpoint of joint models
 readme=""              # write the results into this file as well
 

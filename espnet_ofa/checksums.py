@@ -1,0 +1,95 @@
+"""Checksums of a published folder, so that a damaged copy is refused, not loaded."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Collection
+from pathlib import Path
+
+from espnet_ofa.files import write_text
+
+CHECKSUMS_NAME = "checksums.json"
+# The card may be edited on the website; the hub adds its own hidden files.
+NOT_LISTED = (CHECKSUMS_NAME, "README.md")
+
+
+def write_checksums(folder: str | Path) -> Path:
+    """List size and SHA-256 of every file below ``folder`` in ``checksums.json``.
+
+    Left out: the card (people edit it on the website) and hidden files.
+
+    Returns:
+        The file written.
+    """
+    folder = Path(folder)
+    files = {}
+    for path in sorted(folder.rglob("*")):
+        name = path.relative_to(folder).as_posix()
+        hidden = any(part.startswith(".") for part in Path(name).parts)
+        if path.is_file() and name not in NOT_LISTED and not hidden:
+            files[name] = {"sha256": sha256(path), "bytes": path.stat().st_size}
+    text = json.dumps({"files": files}, indent=2)
+    return write_text(folder / CHECKSUMS_NAME, text + "\n")
+
+
+def verify(folder: str | Path, only: Collection[str] | None = None) -> bool:
+    """Compare a folder with its ``checksums.json``; files not listed are ignored.
+
+    Args:
+        folder: a published folder, or a download of one.
+        only: names to look at (a partial download); by default all that are listed.
+
+    Returns:
+        False if there is no ``checksums.json``, so that nothing could be compared.
+
+    Raises:
+        ValueError: a file is missing, truncated or altered; names each one.
+    """
+    folder = Path(folder)
+    path = folder / CHECKSUMS_NAME
+    if not path.is_file():
+        return False
+    try:
+        files = json.loads(path.read_text(encoding="utf-8"))["files"]
+        wanted = {
+            name: (int(entry["bytes"]), str(entry["sha256"]))
+            for name, entry in files.items()
+        }
+    except (ValueError, KeyError, TypeError, AttributeError) as e:
+        raise ValueError(
+            f"{path}: expected {{'files': {{name: {{'sha256', 'bytes'}}}}}}, found "
+            f"something else ({type(e).__name__}: {e}). Download the folder again"
+        ) from e
+    problems = []
+    for name, (size, digest) in wanted.items():
+        if only is None or name in only:
+            problem = _compare(folder / name, size, digest)
+            problems += [f"{name}: {problem}"] if problem else []
+    if problems:
+        raise ValueError(
+            f"{folder} is not what was published: {'; '.join(problems)}. Remove the "
+            f"folder and get it again; if you changed it yourself, remove {path.name}"
+        )
+    return True
+
+
+def _compare(path: Path, size: int, digest: str) -> str | None:
+    """What is wrong with a file, in words; None if nothing is."""
+    if not path.is_file():
+        return f"expected {size} bytes, found no such file"
+    found = path.stat().st_size
+    if found != size:
+        return f"expected {size} bytes, found {found}"
+    if (checksum := sha256(path)) != digest:
+        return f"expected sha256 {digest}, found {checksum}"
+    return None
+
+
+def sha256(path: Path) -> str:
+    """Hex digest of a file's content."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
