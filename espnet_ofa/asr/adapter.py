@@ -93,6 +93,8 @@ class Adapter(nn.Module):
                 "learned and alpha keeps its rate. Set lam: adaptive (or "
                 "compressor_conf: {rate_gradient: true})"
             )
+        if guidance and isinstance(compressor, CIFCompressor):
+            compressor.anchored = False
         self.lam_price = lam_price
         self.guidance = guidance
         self.ctc_guard = ctc_guard

@@ -92,8 +92,12 @@ def get_parser() -> argparse.ArgumentParser:
     sub.add_argument("--data_dir", type=Path, required=True, help="input")
     sub.add_argument("--train_dir", type=Path, required=True, help="output, the rest")
     sub.add_argument("--valid_dir", type=Path, required=True, help="output, held out")
-    which = sub.add_mutually_exclusive_group(required=True)
-    which.add_argument("--valid_speakers", type=int, help="hold out whole speakers")
+    which = sub.add_mutually_exclusive_group()
+    which.add_argument(
+        "--valid_speakers",
+        type=int,
+        help="hold out so many speakers; by default a tenth of them",
+    )
     which.add_argument("--valid_utts", type=int, help="hold out utterances")
 
     sub = command(_validate, nj=True)
@@ -189,10 +193,10 @@ def _subset(args: argparse.Namespace) -> None:
 def _split(args: argparse.Namespace) -> None:
     """Splits off a validation set: whole speakers, or utterances."""
     data = DataDir.read(args.data_dir)
-    if args.valid_speakers is not None:
-        train, valid = select.split_speakers(data, args.valid_speakers, args.seed)
-    else:
+    if args.valid_utts is not None:
         train, valid = select.split_utterances(data, args.valid_utts, args.seed)
+    else:
+        train, valid = select.split_speakers(data, args.valid_speakers, args.seed)
     train.write(args.train_dir)
     valid.write(args.valid_dir)
 

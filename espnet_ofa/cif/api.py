@@ -51,8 +51,8 @@ def integrate_and_fire(
 
     Host waits. Without ``num_units`` there is exactly one, which carries the largest
     number of units, their sum (see :func:`integrate_and_count`) and the checks of
-    lengths and mass; with ``num_units`` there is none, and values are checked only on
-    request.
+    lengths and weights; with ``num_units`` there is none, and values are checked only
+    on request: a length beyond S counts as S, and a bad weight spoils its own row.
 
     Args:
         frames: (B, S, D) bf16, fp16, fp32 or float64; may be non-contiguous.
@@ -72,7 +72,8 @@ def integrate_and_fire(
 
     Raises:
         ValueError: wrong shapes or options; an empty row (with ``num_units`` only if
-            ``validate``); mass that is NaN or infinite (likewise).
+            ``validate``), a length beyond S, a weight that is negative, NaN or infinite
+            (likewise).
 
     Reference: Dong and Xu, arXiv:1905.11235, section 3.
     """
@@ -131,12 +132,12 @@ def integrate_and_count(
         )
         return out, int(out.lengths.sum()) if num_units is None else None
 
-    total = None
+    given, lengths, total = lengths, lengths.clamp(0, frames.size(1)), None
     with torch.autocast(frames.device.type, enabled=False):
         mass = accumulate(weights, lengths, threshold)
         tail = judge_tail(mass, lengths, threshold, tail_threshold)
         if num_units is None:
-            num_units, total = _read_units(tail.units, weights, lengths)
+            num_units, total = _read_units(tail.units, weights, given)
         plan = make_plan(mass, tail, lengths, num_units, threshold)
         units = _mix(backend, frames, plan, lengths)
     counts = tail.units[:, 0]
@@ -184,10 +185,14 @@ def _read_units(
         most = units.max().long().item()
         torch._check(most >= 1)
         return int(most), None
+    size = weights.size(1)
+    valid = torch.arange(size, device=weights.device) < lengths[:, None]
+    lightest = torch.where(valid, weights.detach(), 0.0).min()  # NaN if any is
     ends = lengths.min(), lengths.max()
-    stats = torch.stack([units.max(), units.sum(), *ends]).tolist()
-    most, total, shortest, longest = stats
-    if shortest < 1 or longest > weights.size(1) or not math.isfinite(most):
+    stats = torch.stack([units.max(), units.sum(), *ends, lightest]).tolist()
+    most, total, shortest, longest, lightest = stats
+    lengths_fit = shortest >= 1 and longest <= size
+    if not (lengths_fit and lightest >= 0 and math.isfinite(most)):
         check_values(weights, lengths)
     return int(most), int(total)
 

@@ -54,14 +54,8 @@ def check_options(
         raise ValueError(f"num_units must be >= 1; got {num_units}")
 
 
-def check_values(weights: Tensor, lengths: Tensor) -> None:
-    """Raise ValueError naming the first bad row or weight; waits for the host.
-
-    Args:
-        weights: (B, S); must be finite and >= 0 up to ``lengths``.
-        lengths: (B,); must be between 1 and S.
-    """
-    size = weights.size(1)
+def check_lengths(lengths: Tensor, size: int) -> None:
+    """Raise ValueError naming the first of (B,) lengths outside [1, size]; waits."""
     for row, length in enumerate(lengths.tolist()):
         if length < 1:
             raise ValueError(
@@ -72,6 +66,17 @@ def check_values(weights: Tensor, lengths: Tensor) -> None:
             raise ValueError(
                 f"row {row} has length {length}, but only {size} frames were given"
             )
+
+
+def check_values(weights: Tensor, lengths: Tensor) -> None:
+    """Raise ValueError naming the first bad row or weight; waits for the host.
+
+    Args:
+        weights: (B, S); must be finite and >= 0 up to ``lengths``.
+        lengths: (B,); must be between 1 and S.
+    """
+    size = weights.size(1)
+    check_lengths(lengths, size)
     valid = torch.arange(size, device=weights.device) < lengths[:, None]
     bad = (valid & ~((weights >= 0) & weights.isfinite())).nonzero()
     if len(bad):

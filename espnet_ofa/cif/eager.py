@@ -42,9 +42,13 @@ def mix(frames: Tensor, plan: Plan) -> Tensor:
     dtype = torch.float64 if frames.dtype == torch.float64 else torch.float32
     table, share = frames.to(dtype), plan.share.to(dtype)
     if is_traced():
-        return _index_add(table, share, plan).to(frames.dtype)
-    index = (plan.frame, plan.unit, plan.frame_start, plan.unit_start)
-    return _Mix.apply(table, share, *index).to(frames.dtype)
+        units = _index_add(table, share, plan)
+    else:
+        index = (plan.frame, plan.unit, plan.frame_start, plan.unit_start)
+        units = _Mix.apply(table, share, *index)
+    # A row without frames has shares of zero, but frames that may be NaN.
+    units = units.masked_fill(~plan.real[:, :1, None], 0.0)
+    return units.to(frames.dtype)
 
 
 def is_traced() -> bool:

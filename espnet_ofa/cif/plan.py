@@ -35,6 +35,7 @@ class Mass(NamedTuple):
             tolerance. The value is snapped, the gradient is that of ``plain``
             (straight through).
         fires: (B, S + 1) float64, units completed so far: the index of the open unit.
+            Never decreases and is never NaN, whatever the weights hold.
     """
 
     plain: Tensor
@@ -84,7 +85,9 @@ def accumulate(
     """Accumulate weights in float64 and count the units that fired.
 
     Args:
-        weights: (B, S); rounded to fp32 unless they are float64.
+        weights: (B, S); rounded to fp32 unless they are float64. Bad ones spoil their
+            row's mass, but not its fires: those are indices, and on a GPU one out of
+            bounds would end the process.
         lengths: (B,) frames; weights beyond them may hold anything.
         threshold: mass of a unit.
         carry: (B, 1) float64 mass before the first frame; None means zero.
@@ -96,7 +99,9 @@ def accumulate(
     if carry is None:
         carry = weights.new_zeros(weights.size(0), 1)
     plain = torch.cat([carry, weights], dim=1).cumsum(1)
-    fires = torch.floor(plain.detach() / threshold + TIE)
+    clean = torch.where(weights.detach() > 0, weights.detach(), 0.0)
+    clean = torch.cat([carry, clean], dim=1).cumsum(1)
+    fires = torch.floor(clean / threshold + TIE)
     snap = torch.clamp(fires * threshold - plain.detach(), min=0.0)
     return Mass(plain, plain + snap, fires)
 

@@ -47,8 +47,8 @@ class StreamingCIF:
             CIFOutput with the units completed in this chunk, possibly none (U = 0).
 
         Raises:
-            ValueError: shapes that do not go with the chunks before; mass that is NaN
-                or infinite.
+            ValueError: shapes that do not go with the chunks before; a weight that is
+                negative, NaN or infinite.
         """
         check_shapes(frames, weights, None)
         state = self._state or _State.start(frames)
@@ -75,8 +75,8 @@ class StreamingCIF:
             mass.plain, mass.edge - before * self.threshold, mass.fires - before
         )
         fired = here.fires[:, -1:]
-        most = fired.amax().item()
-        if not math.isfinite(most):
+        most, lightest = torch.stack([fired.amax(), weights.amin()]).tolist()
+        if not (lightest >= 0 and math.isfinite(most)):
             check_values(weights, lengths)
         columns = int(most) + 1  # the last unit of each row stays open
         plan = cut(here, here.edge, fired, lengths, columns, self.threshold)

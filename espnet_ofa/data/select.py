@@ -50,8 +50,10 @@ def by_hours(data: DataDir, hours: float, seed: int = 0) -> DataDir:
     return data.subset(kept)
 
 
-def split_speakers(data: DataDir, count: int, seed: int = 0) -> tuple[DataDir, DataDir]:
-    """Holds out ``count`` random speakers.
+def split_speakers(
+    data: DataDir, count: int | None = None, seed: int = 0
+) -> tuple[DataDir, DataDir]:
+    """Holds out ``count`` random speakers, by default a tenth of them.
 
     Returns:
         The rest, and the held-out speakers' utterances.
@@ -60,10 +62,12 @@ def split_speakers(data: DataDir, count: int, seed: int = 0) -> tuple[DataDir, D
         ValueError: no speaker would be left on a side.
     """
     speakers = list(data.spk2utt)
+    if count is None:
+        count = max(1, len(speakers) // 10)
     if not 1 <= count < len(speakers):
         raise ValueError(
             f"{count} speakers to hold out of {len(speakers)}: expected at least 1 "
-            "and fewer than all"
+            "and fewer than all; see --valid_speakers"
         )
     held_out = set(_shuffled(speakers, seed)[:count])
     rest = [speaker for speaker in speakers if speaker not in held_out]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import tempfile
@@ -67,14 +68,15 @@ def train_bpe(
     Args:
         texts: transcripts.
         model: where the model goes; the vocabulary lies beside it as ``*.vocab``.
-        vocab_size: pieces, sentencepiece's own three (``<unk> <s> </s>``) included.
+        vocab_size: pieces, sentencepiece's own three (``<unk> <s> </s>``) included. A
+            unigram model of little text has fewer, with a warning.
         mode: sentencepiece's model type.
         nlsyms: symbols that are never split.
         character_coverage: share of the characters that get a piece.
         max_sentences: at most that many transcripts are sampled.
 
     Returns:
-        The token list; as in asr.sh it has ``vocab_size`` entries.
+        The token list; as in asr.sh it has as many entries as the model has pieces.
 
     Raises:
         ValueError: ``vocab_size`` does not fit the text; names the limit.
@@ -91,6 +93,7 @@ def train_bpe(
                 model_type=mode,
                 user_defined_symbols=list(nlsyms),
                 character_coverage=character_coverage,
+                hard_vocab_limit=mode != "unigram",
                 input_sentence_size=max_sentences,
                 num_threads=4,  # fixed: the pieces depend on it
                 minloglevel=2,
@@ -103,6 +106,11 @@ def train_bpe(
         os.replace(prefix.with_suffix(".vocab"), model.with_suffix(".vocab"))
         os.replace(prefix.with_suffix(".model"), model)
     pieces = [line.split("\t")[0] for line in vocabulary.rstrip("\n").split("\n")]
+    if len(pieces) < vocab_size:
+        logging.warning(
+            "--nbpe %d is too large for %d transcripts; %s has %d pieces",
+            *(vocab_size, len(texts), model, len(pieces)),
+        )
     pieces = [piece for piece in pieces if piece not in (UNKNOWN, "<s>", "</s>")]
     return [BLANK, UNKNOWN, *pieces, SOS_EOS]
 

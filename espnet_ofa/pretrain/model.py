@@ -62,6 +62,7 @@ class MaskedPredictionModel(AbsESPnetModel):
     ) -> None:
         super().__init__()
         self.upstream = upstream
+        self.upstream.compressor.anchored = False  # guidance below sets the rate
         width = upstream.norm.normalized_shape[0]
         self.mask_embedding = nn.Parameter(torch.empty(width).uniform_())
         self.head = nn.Linear(upstream.output_size(), num_codes)

@@ -12,6 +12,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from espnet_ofa.cif import integrate_and_count
+from espnet_ofa.cif.checks import check_lengths
+from espnet_ofa.cif.eager import is_traced
 from espnet_ofa.subsampling.lengths import (
     subsampled_lengths,
     valid_mask,
@@ -69,8 +71,19 @@ class Compressor(nn.Module):
             lengths: (B,) frames that are not padding.
             lam: ignored by compressors of a fixed rate.
             num_units: likewise; their output's size follows from that of the input.
+                But where it is given, nothing waits for the device.
+
+        Raises:
+            ValueError: an utterance is empty, or longer than the frames; with
+                ``num_units`` nobody looks.
         """
         raise NotImplementedError
+
+
+def _check(lengths: Tensor, frames: Tensor, num_units: int | None) -> None:
+    """What the operator checks, for those that do not run it; the one host wait."""
+    if num_units is None and not is_traced():
+        check_lengths(lengths, frames.shape[1])
 
 
 class NoCompressor(Compressor):
@@ -86,6 +99,7 @@ class NoCompressor(Compressor):
         lam: Lam | LamRule = 0.0,
         num_units: int | None = None,
     ) -> CompressorOutput:
+        _check(lengths, frames, num_units)
         durations = valid_mask(lengths, frames.shape[1]).to(torch.float32)
         return CompressorOutput(frames, lengths, durations)
 
@@ -118,6 +132,7 @@ class MeanCompressor(Compressor):
         lam: Lam | LamRule = 0.0,
         num_units: int | None = None,
     ) -> CompressorOutput:
+        _check(lengths, frames, num_units)
         x = _whole_windows(frames, lengths, self.factor)
         sums = x.unflatten(1, (-1, self.factor)).sum(2)  # (B, U, D)
         durations = _window_durations(lengths, sums.shape[1], self.factor)
@@ -144,6 +159,7 @@ class ConvCompressor(Compressor):
         lam: Lam | LamRule = 0.0,
         num_units: int | None = None,
     ) -> CompressorOutput:
+        _check(lengths, frames, num_units)
         x = _whole_windows(frames, lengths, self.factor)
         units = self.conv(x.transpose(1, 2)).transpose(1, 2)
         durations = _window_durations(lengths, units.shape[1], self.factor)
@@ -165,7 +181,9 @@ class CIFCompressor(Compressor):
         rate_gradient: let the task's gradient change how many units there are. By
             default it only moves them: left free, an SSL loss asks for ever more
             units, and CTC, while it still predicts blanks, for ever fewer. The rate
-            then belongs to guidance; a price on units needs a learned lambda.
+            then belongs to guidance or, without guidance, to an anchor that shifts
+            alpha back to its target (``anchored``); a price on units needs a learned
+            lambda.
         backend: see :func:`espnet_ofa.cif.integrate_and_fire`.
     """
 
@@ -188,6 +206,8 @@ class CIFCompressor(Compressor):
         self.tail_threshold = tail_threshold
         self.rate_gradient = rate_gradient
         self.backend = backend
+        # Guidance has a target of its own: who guides alpha switches this off.
+        self.anchored = not rate_gradient
 
     def forward(
         self,
@@ -209,9 +229,12 @@ class CIFCompressor(Compressor):
         keeps_all = isinstance(lam, (int, float)) and lam == 0 and self.threshold == 1
         # In training DDP wants every gradient; a bound on the units may merge some.
         if keeps_all and not self.training and num_units is None:
+            _check(lengths, frames, num_units)
             durations = valid_mask(lengths, frames.shape[1]).to(torch.float32)
             return CompressorOutput(frames, lengths, durations)
         alpha = self.predictor(frames, lengths)
+        if self.anchored and self.training and torch.is_grad_enabled():
+            self.predictor.anchor(alpha, lengths)
         if callable(lam):
             lam = lam(alpha, lengths)
         weights = compress_weights(
@@ -232,9 +255,11 @@ class CIFCompressor(Compressor):
 
 
 def _hold_rate(alpha: Tensor) -> Tensor:
-    """The same alpha, whose gradient leaves each utterance's sum where it is.
+    """The same alpha, whose gradient asks for no change of each utterance's sum.
 
-    (B, S) -> (B, S). With alpha = sigmoid(z), a step of -alpha' g on z changes the sum
+    (B, S) -> (B, S). That is exact where logits are free; the predictor's frames share
+    weights, and Adam rescales steps, so what is left of a drift is guidance's or the
+    anchor's to undo. With alpha = sigmoid(z), a step of -alpha' g on z changes the sum
     by -(alpha'^2 . g). Taking the mean of g, weighted by alpha'^2, out of g makes that
     zero. The value is untouched, so that fires are those of evaluation.
     """

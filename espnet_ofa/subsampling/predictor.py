@@ -45,6 +45,8 @@ class AlphaPredictor(nn.Module):
         self.conv = nn.Conv1d(dim, hidden, kernel, padding=kernel // 2)
         self.norm = nn.LayerNorm(hidden)
         self.out = nn.Linear(hidden, 1)
+        # Beside the bias: nobody's gradient moves it, and DDP keeps ranks at one value.
+        self.register_buffer("offset", torch.zeros(1))
         self.reset_rate()
 
     def reset_rate(self) -> None:
@@ -53,6 +55,22 @@ class AlphaPredictor(nn.Module):
             self.out.reset_parameters()
             self.out.weight.mul_(0.1)  # close to the target rate for any input
             self.out.bias.fill_(math.log(self.target_rate / (1 - self.target_rate)))
+            self.offset.zero_()
+
+    @torch.no_grad()
+    def anchor(self, alpha: Tensor, lengths: Tensor, gain: float = 0.1) -> None:
+        """Take a step of the offset towards the target rate, after a training step.
+
+        Args:
+            alpha: (B, S) what was predicted just now.
+            lengths: (B,) frames that are not padding.
+            gain: share of the gap, in logits, that one step closes.
+        """
+        rate = alpha.sum() / lengths.sum()
+        gap = math.log(self.target_rate / (1 - self.target_rate)) - torch.logit(
+            rate, eps=1e-4
+        )
+        self.offset += gain * gap
 
     def forward(self, frames: Tensor, lengths: Tensor) -> Tensor:
         """Predict alpha.
@@ -74,5 +92,6 @@ class AlphaPredictor(nn.Module):
             weight, bias = (p.to(dtype) for p in self.norm.parameters())
             x = F.layer_norm(x.transpose(1, 2), weight.shape, weight, bias)
             weight, bias = (p.to(dtype) for p in self.out.parameters())
-            alpha = torch.sigmoid(F.linear(torch.relu(x), weight, bias)).squeeze(-1)
+            logits = F.linear(torch.relu(x), weight, bias) + self.offset.to(dtype)
+            alpha = torch.sigmoid(logits).squeeze(-1)
             return alpha * valid_mask(lengths, alpha.shape[1])

@@ -42,7 +42,8 @@ def compress_weights(alpha: Tensor, lam: Lam) -> Tensor:
             utterance. May carry gradient.
 
     Returns:
-        (B, S) weights, differentiable in ``alpha`` and ``lam``.
+        (B, S) weights, fp32 or better, differentiable in ``alpha`` and ``lam``; at
+        ``lam = 1`` the gradient is that of the side below.
 
     Raises:
         ValueError: a number outside [0, 2]. Tensors are not checked, since that
@@ -50,6 +51,7 @@ def compress_weights(alpha: Tensor, lam: Lam) -> Tensor:
 
     Reference: the "alpha modification" of the ICASSP 2023 paper, section 2.2.
     """
+    alpha = alpha.to(torch.promote_types(alpha.dtype, torch.float32))
     if not isinstance(lam, Tensor):
         check_lam(lam)
         ones_share, alpha_share = max(1.0 - lam, 0.0), min(lam, 2.0 - lam)
@@ -57,9 +59,7 @@ def compress_weights(alpha: Tensor, lam: Lam) -> Tensor:
     lam = lam.to(device=alpha.device, dtype=alpha.dtype)
     if lam.dim() == 1:
         lam = lam[:, None]  # (B, 1) or (1, 1)
-    ones_share = torch.relu(1.0 - lam)
-    alpha_share = lam - 2.0 * torch.relu(lam - 1.0)
-    return ones_share + alpha_share * alpha
+    return torch.where(lam <= 1.0, (1.0 - lam) + lam * alpha, (2.0 - lam) * alpha)
 
 
 def check_lam(lam: float) -> float:
@@ -236,6 +236,7 @@ class LamPolicy(nn.Module):
         super().__init__()
         self.learnable: LearnableLam | None = None
         self.fixed: Lam | None = None
+        self.used = True  # False: beside a compressor of a fixed rate
         if isinstance(lam, str):
             if lam != "adaptive":
                 raise ValueError(f"lam must be a number or 'adaptive'; got {lam!r}")
@@ -252,7 +253,8 @@ class LamPolicy(nn.Module):
         self.sampler = (
             None if lam_train is None else LamSampler(lam_train, seed, mean_alpha)
         )
-        # Draws so far, so that training that resumes goes on where it stopped. A float,
+        # Draws so far, so that training that resumes goes on where it stopped; so does
+        # training from another's weights, on draws that those have not seen. A float,
         # since ESPnet's checkpoint averaging adds up integers; there with and without a
         # sampler, since models are initialised from each other.
         self.register_buffer("draws", torch.zeros(1))
@@ -293,13 +295,14 @@ def set_lam(model: nn.Module, lam: Lam) -> None:
         lam: a number in [0, 2], or a 0-d or (B,) tensor.
 
     Raises:
-        ValueError: nothing in ``model`` compresses, or ``lam`` is out of range.
+        ValueError: nothing in ``model`` compresses by lambda, or ``lam`` is out of range.
     """
-    policies = [m for m in model.modules() if isinstance(m, LamPolicy)]
+    policies = [m for m in model.modules() if isinstance(m, LamPolicy) and m.used]
     if not policies:
         raise ValueError(
-            f"{type(model).__name__} has no part that compresses: expected a frontend, "
-            "preencoder or encoder named `ofa` (or an OFAUpstream)"
+            f"{type(model).__name__} has no part that compresses by lambda: expected a "
+            "frontend, preencoder or encoder named `ofa` (or an OFAUpstream) with "
+            "compressor: cif"
         )
     for policy in policies:
         policy.set(lam)

@@ -5,7 +5,7 @@ import importlib.util
 import pytest
 import torch
 
-from espnet_ofa.cif import expand, integrate_and_fire
+from espnet_ofa.cif import StreamingCIF, expand, integrate_and_fire
 
 FRAMES, WEIGHTS = torch.ones(2, 5, 3), torch.full((2, 5), 0.4)
 
@@ -75,13 +75,57 @@ def test_validate_names_row_and_frame(value, num_units):
     integrate_and_fire(FRAMES, weights, torch.tensor([5, 3]), validate=True)
 
 
-@pytest.mark.parametrize("value", [torch.nan, torch.inf])
-def test_mass_without_an_end_is_refused_unasked(value):
-    """The number of units is read anyway, so this check costs nothing."""
+@pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf, -7.0, -0.25])
+def test_bad_weights_are_refused_unasked(value):
+    """The number of units is read anyway, so this check costs next to nothing."""
     weights = WEIGHTS.clone()
     weights[1, 3] = value
-    with pytest.raises(ValueError, match="row 1, frame 3"):
+    with pytest.raises(ValueError, match=f"row 1, frame 3: weight {value}, expected"):
         integrate_and_fire(FRAMES, weights)
+    with pytest.raises(ValueError, match=f"row 1, frame 3: weight {value}, expected"):
+        StreamingCIF().push(FRAMES, weights)
+    integrate_and_fire(FRAMES, weights, torch.tensor([5, 3]))  # in the padding
+
+
+@pytest.mark.parametrize("num_units", [1, 4])
+@pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf, -7.0, 1e30])
+def test_unchecked_weights_spoil_only_their_row(backend, value, num_units):
+    """Nor do they reach beyond a tensor, which would end a process on a GPU."""
+    weights = WEIGHTS.clone()
+    weights[1, 3] = value
+    weights.requires_grad_()
+    frames = FRAMES.clone().requires_grad_()
+    options = {"num_units": num_units, "backend": backend}
+    out = integrate_and_fire(frames, weights, **options)
+    assert out.units.shape == (2, num_units, 3)
+    assert 0 <= out.lengths[1] <= num_units
+    (out.units[0].sum() + expand(out.units, out.durations, 5)[0].sum()).backward()
+    alone = integrate_and_fire(FRAMES[:1], WEIGHTS[:1], **options)
+    torch.testing.assert_close(out.units[:1], alone.units)
+    assert frames.grad is not None and weights.grad is not None
+    assert frames.grad[0].isfinite().all() and weights.grad[0].isfinite().all()
+
+
+@pytest.mark.parametrize("lengths", [[5, 7], [5, -2]])
+def test_unchecked_lengths_count_as_what_there_is(backend, lengths):
+    options = {"num_units": 4, "backend": backend}
+    out = integrate_and_fire(FRAMES, WEIGHTS, torch.tensor(lengths), **options)
+    fit = torch.tensor(lengths).clamp(0, 5)
+    want = integrate_and_fire(FRAMES, WEIGHTS, fit, **options)
+    for got, wanted in zip(out, want, strict=True):
+        torch.testing.assert_close(got, wanted)
+
+
+def test_an_empty_row_of_nan_gives_zeros(backend):
+    frames = FRAMES.clone()
+    frames[1] = torch.nan
+    weights = WEIGHTS.clone().requires_grad_()
+    out = integrate_and_fire(
+        frames, weights, torch.tensor([5, 0]), num_units=4, backend=backend
+    )
+    assert (out.units[1] == 0).all()
+    out.units.sum().backward()
+    assert weights.grad is not None and weights.grad.isfinite().all()
 
 
 def test_expand_names_its_own_arguments():

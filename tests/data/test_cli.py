@@ -83,7 +83,7 @@ def test_errors_are_one_message_and_status_1(make_data, tmp_path, capsys):
     assert "wav.scp: anna-0: " in capsys.readouterr().err
     text = str(tmp_path / "data" / "text")
     out = str(tmp_path / "tokens")
-    command = ["tokens", "--text", text, "--out_dir", out, "--token_type", "bpe"]
+    command = ["tokens", "--text", text, "--out_dir", out, "--bpemode", "bpe"]
     assert main([*command, "--nbpe", "9999"]) == 1
     assert "error: --nbpe 9999 is too large" in capsys.readouterr().err
     assert not (tmp_path / "tokens" / "tokens.txt").exists()

@@ -39,6 +39,8 @@ def test_by_number_and_speaker(make_data):
     data = make_data()
     assert len(select.by_number(data, 3)) == 3
     assert select.by_speakers(data, ["bert"]).utterances == ["bert-2", "bert-3"]
+    rest, held_out = select.split_speakers(data)  # a tenth of two: one
+    assert sorted(map(len, (rest, held_out))) == [2, 2]
 
 
 @pytest.mark.parametrize(

@@ -61,9 +61,15 @@ def test_too_many_tokens_names_the_maximum(tmp_path):
     with pytest.raises(
         ValueError, match=r"--nbpe 5000 is too large .* maximum is"
     ) as e:
-        train_bpe(TEXTS, model, vocab_size=5000)
+        train_bpe(TEXTS, model, vocab_size=5000, mode="bpe")
     maximum = int(str(e.value).split("maximum is ")[1].split(";")[0])
-    assert len(train_bpe(TEXTS, model, vocab_size=maximum)) == maximum
+    assert len(train_bpe(TEXTS, model, vocab_size=maximum, mode="bpe")) == maximum
+
+
+def test_little_text_gives_fewer_tokens(tmp_path, caplog):
+    tokens = train_bpe(TEXTS, tmp_path / "bpe.model", vocab_size=5000)
+    assert 10 < len(tokens) < 5000
+    assert f"{len(tokens)} pieces" in caplog.text
 
 
 def test_too_few_tokens_names_the_minimum(tmp_path):

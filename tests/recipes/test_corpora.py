@@ -53,8 +53,8 @@ def test_mini_librispeech_layouts(tmp_path, train, test):
     done = run("mini_librispeech", "--data_dir", corpora, "--datadir", data)
     assert done.returncode == 0, done.stderr
     assert utterances(data / "test") == ["99-7-0000"]
-    assert len(utterances(data / "train")) == 3
-    assert len(utterances(data / "valid")) == 2
+    assert len(utterances(data / "train")) == 4
+    assert len(utterances(data / "valid")) == 1
     assert not set(utterances(data / "train")) & set(utterances(data / "valid"))
 
 
@@ -66,7 +66,7 @@ def test_an4(tmp_path, speakers):
     done = run("an4", "--datadir", data, *speakers, AN4=str(tmp_path))
     assert done.returncode == 0, done.stderr
     assert utterances(data / "test") == ["99-7-0000"]
-    held_out = 2 if speakers else 6
+    held_out = 2 if speakers else 1  # a tenth
     assert len(utterances(data / "valid")) == held_out
     assert len(utterances(data / "train")) == 10 - held_out
 
@@ -78,7 +78,8 @@ def test_more_audio_for_pretraining_needs_no_transcripts(tmp_path):
     make_part(tmp_path / "untold", range(40, 42))
     for path in (tmp_path / "untold").rglob("*.trans.txt"):
         path.unlink()
-    options = ["--stop_stage", 4, "--ngpu", 0, "--speed_perturb_factors", ""]
+    # Up to the tokens, of which so little text has fewer than the recipe asks for.
+    options = ["--stop_stage", 5, "--ngpu", 0, "--speed_perturb_factors", ""]
     for name in ("data", "dump", "exp"):
         options += [f"--{name}dir", tmp_path / name]
     extra = f"{tmp_path}/more {tmp_path}/untold"
@@ -90,8 +91,8 @@ def test_more_audio_for_pretraining_needs_no_transcripts(tmp_path):
         name: len((raw / name / "wav.scp").read_text().splitlines())
         for name in ("train", "ssl_extra", "ssl_train")
     }
-    assert sizes == {"train": 4, "ssl_extra": 5, "ssl_train": 9}
-    assert len(utterances(raw / "train")) == 4
+    assert sizes == {"train": 9, "ssl_extra": 5, "ssl_train": 14}
+    assert len(utterances(raw / "train")) == 9
     assert not (raw / "ssl_train/text").exists()
 
 

@@ -42,6 +42,19 @@ def test_padding_never_changes_a_result(kind, conf, lam):
 
 
 @pytest.mark.parametrize(("kind", "conf"), KINDS)
+@pytest.mark.parametrize("lam", [0.0, 0.6])
+@pytest.mark.parametrize("training", [True, False])
+def test_an_empty_utterance_is_named(kind, conf, lam, training):
+    compressor, frames = make(kind, conf).train(training), torch.randn(2, 24, DIM)
+    with pytest.raises(ValueError, match="row 1 is empty"):
+        compressor(frames, torch.tensor([24, 0]), lam)
+    with pytest.raises(ValueError, match="row 0 has length 25, but only 24 frames"):
+        compressor(frames, torch.tensor([25, 3]), lam)
+    out = compressor(frames, torch.tensor([24, 0]), lam, 30)  # nobody looks
+    assert out.lengths[1] == 0 and (out.durations[1] == 0).all()
+
+
+@pytest.mark.parametrize(("kind", "conf"), KINDS)
 @pytest.mark.parametrize("lam", [0.0, 0.6, 1.3])
 def test_durations_sum_to_the_frames(kind, conf, lam):
     lengths = torch.tensor([40, 3, 17])
@@ -101,6 +114,38 @@ def test_descent_keeps_the_rate(rate_gradient):
     drift = abs(torch.sigmoid(logits).mean().item() / start - 1)
     assert moved > 0.01
     assert (drift < 0.01) != rate_gradient
+
+
+@pytest.mark.parametrize("anchored", [False, True])
+@pytest.mark.parametrize("sign", [-1, 1])
+def test_the_anchor_undoes_what_adam_leaves(anchored, sign):
+    torch.manual_seed(0)
+    compressor = make("cif", {}).train()
+    compressor.anchored = anchored
+    adam = torch.optim.Adam(compressor.parameters(), lr=2e-3)
+    lengths = torch.tensor([60, 60, 33, 7])
+    rates = []
+    for _ in range(200):
+        frames = torch.randn(4, 60, DIM)
+        out = compressor(frames, lengths, 1.0)
+        adam.zero_grad()
+        # A task that can tell the frames it wants more weight of, or less.
+        (out.weights * (sign * frames[..., 0]).exp()).sum().backward()
+        adam.step()
+        rates.append(float(out.alpha.sum().detach() / lengths.sum()))
+    rate = sum(rates[-20:]) / 20
+    assert (abs(rate / compressor.predictor.target_rate - 1) < 0.1) == anchored
+
+
+def test_the_anchor_rests_in_evaluation():
+    compressor = make("cif", {}).train()
+    frames, lengths = torch.randn(2, 30, DIM) * 5, torch.tensor([30, 12])
+    with torch.no_grad():
+        compressor(frames, lengths, 1.0)  # statistics: train mode, no gradients
+    compressor.eval()(frames, lengths, 1.0)
+    assert not compressor.predictor.offset.any()
+    compressor.train()(frames, lengths, 1.0)
+    assert compressor.predictor.offset.any()
 
 
 @pytest.mark.parametrize("rate_gradient", [False, True])

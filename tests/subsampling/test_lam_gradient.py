@@ -13,7 +13,7 @@ from espnet_ofa.subsampling import LearnableLam, compress_weights
 STEP = 1e-6
 LENGTHS = torch.tensor([20, 13, 1])
 seeds = st.integers(0, 10**6)
-lams = st.floats(0.05, 1.9).filter(lambda lam: abs(lam - 1) > 0.01)  # a kink at 1
+lams = st.floats(0.05, 1.9).filter(lambda lam: abs(lam - 1) > 0.01)  # test_the_kink
 
 
 def utterances(seed) -> tuple[Tensor, Tensor]:
@@ -39,6 +39,19 @@ def slopes(seed, lam: Tensor) -> Tensor:
     )
     assume(torch.equal(before, after))
     return (high - low) / (2 * STEP)
+
+
+def test_the_kink():
+    """At lambda 1 the gradient lies between the slopes of both sides."""
+    alpha = torch.full((1, 4), 0.3, dtype=torch.float64)
+    knob = torch.ones(1, dtype=torch.float64, requires_grad=True)
+    compress_weights(alpha, knob).sum().backward()
+    left, here, right = (
+        compress_weights(alpha, 1 + step).sum() for step in (-STEP, 0, STEP)
+    )
+    assert knob.grad is not None
+    slope = knob.grad.item()
+    assert (here - left) / STEP - 1e-6 <= slope <= (right - here) / STEP + 1e-6 < 0
 
 
 @given(seed=seeds, lam=lams, shape=st.sampled_from([(), (1,)]))

@@ -37,6 +37,14 @@ def test_rule_takes_one_lambda_per_utterance():
     torch.testing.assert_close(out[2], 0.5 * alpha[2])
 
 
+@pytest.mark.parametrize("lam", [0.3, torch.tensor([0.3, 0.7])])
+def test_rule_mixes_in_fp32(lam):
+    alpha = torch.rand(2, 50).bfloat16()
+    weights = compress_weights(alpha, lam)
+    assert weights.dtype == torch.float32
+    assert torch.equal(weights, compress_weights(alpha.float(), lam))
+
+
 def test_rule_is_differentiable_in_lambda():
     alpha = torch.rand(2, 6, dtype=torch.float64)
     for value in (0.3, 1.4):
@@ -187,5 +195,5 @@ def test_contradicting_keys_are_an_error(conf):
 
 
 def test_set_lam_wants_something_that_compresses():
-    with pytest.raises(ValueError, match="no part that compresses"):
+    with pytest.raises(ValueError, match="no part that compresses by lambda"):
         set_lam(torch.nn.Linear(2, 2), 0.5)

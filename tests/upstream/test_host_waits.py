@@ -28,7 +28,10 @@ def audio():
 @pytest.mark.parametrize("conf", [LOGMEL, CONV])
 @pytest.mark.parametrize(
     ("compressor", "num_units", "wanted"),
-    [("cif", None, ["tolist"]), ("cif", 9, []), ("mean", None, []), ("none", None, [])],
+    [
+        *((kind, None, ["tolist"]) for kind in ("cif", "mean", "conv", "none")),
+        *((kind, 9, []) for kind in ("cif", "mean", "conv", "none")),
+    ],
 )
 def test_waits_of_a_training_step(waits, conf, compressor, num_units, wanted):
     upstream = make(conf, compressor, LamPolicy(0.5, "uniform"))
@@ -52,10 +55,9 @@ def test_the_compressor_knows_all_units_from_its_one_wait(waits):
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize("lam", [0.0, 0.6, 1.4])
 def test_a_bound_changes_nothing_but_padding(training, lam):
-    upstream = make().train(training)
     wave, lengths = audio()
-    want = upstream(wave, lengths, lam)
-    got = upstream(wave, lengths, lam, num_units=30)
+    want = make().train(training)(wave, lengths, lam)
+    got = make().train(training)(wave, lengths, lam, num_units=30)
     assert torch.equal(got.lengths, want.lengths) and not got.merged.any()
     most = int(want.lengths.max())
     assert got.durations.shape == (2, 30) and (got.durations[:, most:] == 0).all()

@@ -1,18 +1,19 @@
 #!/usr/bin/env bash
 # Does pre-training help? CTC fine-tuning from the pre-trained upstream against the same
 # network from random weights: same data and steps, three seeds, the learning rate chosen
-# for each by the validation loss of seed 0; then random weights again with as many
-# epochs as the time of pre-training would buy. Half the epochs of run.sh, so that it
-# fits into an hour or two; needs stages 1 to 9 of run.sh.
-#   ./run_ablation.sh [OPTION...]    options of ofa.sh, for example --num_threads 1
+# for each by the validation loss of seed 0; then random weights again with more epochs
+# than the time of pre-training would buy. Half the epochs of run.sh, so that it fits
+# into an hour or two; needs stages 1 to 9 of run.sh. report/ is written again by
+# stage 13 of run.sh.
+#   ./run_ablation.sh [OPTION...]    of ofa.sh's resources, such as --num_threads 1
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 
 ssl_exp=exp/ssl_train_ssl_raw
-rates="0.001 0.002 0.004"
+rates="0.0005 0.001 0.002 0.004"
 seeds="0 1 2"
 epochs=3
-# Stages 6 to 8 take 1.25 times as long as these epochs; rounded up.
+# Stages 6 to 8 take 1.25 times as long as these epochs: 7 would be equal time.
 longer_epochs=8
 steps_per_epoch=385
 random=data/random_upstream.yaml # a configuration without weights
@@ -61,7 +62,7 @@ for start in pretrained random; do
         if [ "${start}" = random ]; then
             name=random_lr${best}_epochs${longer_epochs}_seed${seed}
             fine_tune "${name}" random "${best}" "${seed}" "${longer_epochs}" "$@"
-            decoded+=("random, equal time@${seed}=exp/asr_ablation_${name}/decode_ctc")
+            decoded+=("random, ${longer_epochs} epochs@${seed}=exp/asr_ablation_${name}/decode_ctc")
         fi
     done
 done

@@ -11,7 +11,7 @@ data_dir=""             # where the corpus is; by default from db.sh, else downl
 download_dir=downloads  # where downloads go
 datadir=data            # where data directories go
 nj=2                    # parallel jobs
-valid_speakers=2        # speakers of the training part that are kept for validation
+valid_speakers=""       # speakers of the training part for validation; by default a tenth
 skip_bad=false          # leave damaged files out instead of stopping
 # End of options
 
@@ -36,8 +36,11 @@ prepare() { # NAME PART
         --out_dir "${datadir}/$1" "${options[@]}"
 }
 
-prepare test "${test_part}"
-prepare train_and_valid "${train_part}"
+# What is wrong with one part must not hide what is wrong with the other.
+status=0
+prepare test "${test_part}" || status=1
+prepare train_and_valid "${train_part}" || status=1
+[ "${status}" = 0 ] || exit 1
 python3 -m espnet_ofa.bin.data split --data_dir "${datadir}/train_and_valid" \
     --train_dir "${datadir}/train" --valid_dir "${datadir}/valid" \
-    --valid_speakers "${valid_speakers}"
+    ${valid_speakers:+--valid_speakers "${valid_speakers}"}
