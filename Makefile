@@ -1,5 +1,6 @@
 # `make help` lists the commands. Two variables may be set: PYTHON, the interpreter
-# to build on (default python3), and VENV, the environment's folder (default .venv).
+# to build on (default python3; `make clean` first, an environment keeps its own), and
+# VENV, the environment's folder (default .venv).
 SHELL := /bin/bash
 VENV ?= .venv
 # Test processes; each one imports ESPnet (10 to 30 s), so files are kept together.
@@ -14,7 +15,7 @@ shell_files = $(shell git ls-files --cached --others --exclude-standard '*.sh' .
 # A stamp is void where the environment's interpreter is gone.
 gone := $(if $(shell test -x $(python) && echo there),,gone)
 # What `source $(VENV)/bin/activate` would set, for the scripts.
-activate := VIRTUAL_ENV=$(abspath $(VENV)) PATH="$(abspath $(VENV))/bin:$${PATH}"
+activate := VIRTUAL_ENV="$(abspath $(VENV))" PATH="$(abspath $(VENV))/bin:$${PATH}"
 
 .PHONY: help run test lint install install-test clean gone
 

@@ -56,8 +56,8 @@ class CorpusReport:
             print("--skip_bad: the files above are left out", file=sys.stderr)
             return 0
         print(
-            "the corpus is wrong or incomplete: copy it again, or leave these files "
-            "out with --skip_bad",
+            "the corpus is wrong or incomplete: copy it again, or do without these "
+            "files: --skip_bad (./run.sh --skip_bad true)",
             file=sys.stderr,
         )
         return 1

@@ -73,6 +73,7 @@ def read_part(
             f"{part_dir}: no SPK/CHAPTER/SPK-CHAPTER{kind} below it: "
             "is this a corpus in the LibriSpeech layout?"
         )
+    _report_absent(part_dir, audio, texts, report)
     if texts is None:
         wanted = _well_named(audio, report)
     else:
@@ -92,6 +93,55 @@ def read_part(
         utt2spk={utt: utt.split("-")[0] for utt in good},
         text=None if texts is None else {utt: texts[utt] for utt in good},
     )
+
+
+def _report_absent(
+    part_dir: Path,
+    audio: dict[str, Path],
+    texts: dict[str, str] | None,
+    report: CorpusReport,
+) -> None:
+    """Folders with nothing in them, and speakers who are listed but have no folder."""
+    chapters = {path.parent for path in audio.values()}
+    speakers = {chapter.parent.name for chapter in chapters}
+    speakers |= {utt.split("-")[0] for utt in texts or ()}  # reported one by one
+    folders = {path.name for path in part_dir.glob("[!.]*/")}
+    for speaker in sorted(folders - speakers):
+        report.problem("speaker's folder without audio", str(part_dir / speaker))
+    if texts is None:  # with transcripts, those tell what is missing
+        for chapter in sorted({*part_dir.glob("[!.]*/[!.]*/")} - chapters):
+            report.problem("chapter without audio", str(chapter))
+    for speaker in sorted(_listed_speakers(part_dir, folders) - folders):
+        # A subset is a corpus too, and may lie beside the table of the whole.
+        report.note("listed speaker who is missing", str(part_dir / speaker))
+
+
+def _listed_speakers(part_dir: Path, folders: set[str]) -> set[str]:
+    """The part's speakers, as far as the corpus' table beside it tells."""
+    parts = _speaker_table(part_dir.parent)
+    if part_dir.name in parts.values():
+        return {speaker for speaker, part in parts.items() if part == part_dir.name}
+    # Mini LibriSpeech's tables keep the names of the parts that it was taken from. One
+    # that is about a single part and knows everybody here was cut to this one.
+    if len({*parts.values()}) == 1 and folders <= parts.keys():
+        return set(parts)
+    return set()
+
+
+def _speaker_table(corpus_dir: Path) -> dict[str, str]:
+    """Speaker to part, empty without a table."""
+    table: dict[str, str] = {}
+    for name, separator, column in (
+        ("SPEAKERS.TXT", "|", 2),  # ID | SEX | PART | ...
+        ("utt_map.tsv", "\t", -1),  # AN4: SPK-CHAPTER-UTT first, the part last
+    ):
+        path = corpus_dir / name
+        if path.is_file():
+            for line in path.read_text("utf-8", errors="replace").splitlines():
+                fields = [field.strip() for field in line.split(separator)]
+                if len(fields) > 3 and fields[0][0:1] != ";":
+                    table[fields[0].split("-")[0]] = fields[column]
+    return table
 
 
 def _report_unmatched(

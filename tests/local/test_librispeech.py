@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -143,6 +144,69 @@ def test_broken_corpus_is_reported_file_by_file(make_corpus, tmp_path, capsys):
     error = capsys.readouterr().err
     assert "train.problems.log" in error and "--skip_bad" in error
     assert "audio without transcript: 5" in error
+
+
+@pytest.mark.parametrize("options", [(), ("--audio_only",)])
+def test_empty_folders_are_reported(make_corpus, tmp_path, options):
+    part = make_corpus() / "some-part"
+    shutil.rmtree(part / "19" / "7")
+    shutil.rmtree(part / "19" / "8")
+    for path in (part / "26" / "7").iterdir():
+        path.unlink()
+    (part / ".cache").mkdir()
+    assert prepare(part, tmp_path / "x", *options) == 1
+    log = (tmp_path / "x.problems.log").read_text()
+    assert "speaker's folder without audio: 1" in log and f"{part}/19\n" in log
+    assert f"{part}/26/7\n" in log and ".cache" not in log
+
+
+SPEAKERS = """; a comment
+;ID  |SEX| SUBSET           |MINUTES| NAME
+19   | F | part-a           | 25.19 | Kara
+26   | M | part-a           |  8.02 | |CBW|Simon
+32   | F | part-a           | 24.01 | Betsie
+"""
+OTHERS = "84   | F | part-b           | 8.02  | Christie\n"
+UTT_MAP = "utt_id\toriginal_utt\toriginal_speaker\tgender\toriginal_split\n" + "".join(
+    f"{speaker}-1-0000\tan1-x-b\tx\tF\t{part}\n"
+    for speaker, part in [
+        ("19", "part-a"),
+        ("26", "part-a"),
+        ("32", "part-a"),
+        ("9", "b"),
+    ]
+)
+
+
+@pytest.mark.parametrize(
+    ("name", "table", "part", "told"),
+    [
+        ("SPEAKERS.TXT", SPEAKERS + OTHERS, "part-a", True),
+        ("SPEAKERS.TXT", SPEAKERS, "cut-from-a", True),
+        # A table of more than this part, of which the part was cut from.
+        ("SPEAKERS.TXT", SPEAKERS + OTHERS, "cut-from-a", False),
+        ("utt_map.tsv", UTT_MAP, "part-a", True),
+    ],
+)
+def test_missing_speakers_are_named_where_a_table_tells(
+    make_corpus, tmp_path, name, table, part, told
+):
+    corpus = make_corpus(part)
+    (corpus / name).write_text(table)
+    assert prepare(corpus, tmp_path / "x", parts=part) == 0
+    assert not (tmp_path / "x.problems.log").exists()
+    shutil.rmtree(corpus / part / "26")
+    assert prepare(corpus, tmp_path / "x", parts=part) == 0  # a subset is a corpus
+    if told:
+        log = (tmp_path / "x.problems.log").read_text()
+        assert log == f"note: listed speaker who is missing: 1\n  {corpus}/{part}/26\n"
+
+
+def test_a_table_of_another_part_says_nothing(make_corpus, tmp_path):
+    corpus = make_corpus("dev-clean")
+    (corpus / "SPEAKERS.TXT").write_text(SPEAKERS.replace("19 ", "84 "))
+    assert prepare(corpus, tmp_path / "x", parts="dev-clean") == 0
+    assert "PROBLEM" not in (tmp_path / "x.problems.log").read_text()
 
 
 def test_long_lists_are_shortened_on_screen_only(make_corpus, tmp_path, capsys):

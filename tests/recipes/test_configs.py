@@ -1,5 +1,6 @@
 """Every training configuration is accepted by ESPnet's parser and builds its model."""
 
+import re
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -101,6 +102,18 @@ def test_asr_config(config, build):
         )  # fmt: skip
         assert torch.isfinite(loss) and "infeasible" in stats
         assert ("loss_price" in stats) == ("price" in config.name)
+
+
+def test_frozen_upstream_as_in_the_readme(asr_task, token_list, tmp_path):
+    recipe = ROOT / "egs2/synth/ofa1"
+    config = recipe / "conf/train_asr_ctc.yaml"
+    line = re.search(r'--asr_args "(.*freeze.*)"', (recipe / "README.md").read_text())
+    assert line
+    options = f"--config {config} --token_list {token_list} {line[1]} --frontend_conf "
+    options += f"upstream={upstream_of(config, tmp_path)}"
+    model = asr_task.build_model(asr_task.get_parser().parse_args(options.split()))
+    assert not any(p.requires_grad for p in model.frontend.upstream.parameters())
+    assert all(p.requires_grad for p in model.encoder.parameters())
 
 
 @pytest.mark.parametrize("config", found("train_asr_ctc"))

@@ -75,15 +75,20 @@ def test_more_audio_for_pretraining_needs_no_transcripts(tmp_path):
     make_part(tmp_path / "an4/train", range(10, 20))
     make_part(tmp_path / "an4/test", [99])
     make_part(tmp_path / "more", range(30, 33))
-    make_part(tmp_path / "untold", range(40, 42))
-    for path in (tmp_path / "untold").rglob("*.trans.txt"):
+    untold = tmp_path / "untold/more"  # another folder of that name
+    make_part(untold, range(40, 43))
+    for path in untold.rglob("*.trans.txt"):
         path.unlink()
+    (untold / "42/7/42-7-0000.flac").write_bytes(b"")
     # Up to the tokens, of which so little text has fewer than the recipe asks for.
     options = ["--stop_stage", 5, "--ngpu", 0, "--speed_perturb_factors", ""]
     for name in ("data", "dump", "exp"):
         options += [f"--{name}dir", tmp_path / name]
-    extra = f"{tmp_path}/more {tmp_path}/untold"
+    extra = f"{tmp_path}/more {untold}/"
     options += ["--data_dir", tmp_path / "an4", "--ssl_extra_dirs", extra]
+    done = run("an4", *options, program="./run.sh", cmd_backend="local")
+    assert done.returncode == 1 and "./run.sh --skip_bad true" in done.stderr
+    options += ["--skip_bad", "true"]
     done = run("an4", *options, program="./run.sh", cmd_backend="local")
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr
     raw = tmp_path / "dump/raw"
@@ -112,10 +117,11 @@ def test_damaged_audio_is_named(tmp_path):
     make_part(tmp_path / "dev-clean-2", [98, 99])
     broken = tmp_path / "dev-clean-2/98/7/98-7-0000.flac"
     broken.write_bytes(broken.read_bytes()[:200])
+    (tmp_path / "train-clean-5/14/7/14-7-0000.flac").unlink()
     options = ["--data_dir", tmp_path, "--datadir", tmp_path / "data"]
     done = run("mini_librispeech", *options)
     assert done.returncode == 1
-    assert "98-7-0000" in done.stderr + done.stdout
+    assert "98-7-0000" in done.stderr and "14-7-0000" in done.stderr
     done = run("mini_librispeech", *options, "--skip_bad", "true")
     assert done.returncode == 0, done.stderr
     assert utterances(tmp_path / "data/test") == ["99-7-0000"]

@@ -3,6 +3,7 @@
 import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -67,6 +68,8 @@ def test_help_lists_options(recipe):
         (["--nj"], "--nj needs a value"),
         (["--nj=3"], "write --name value"),
         (["--nj", "many"], "--nj is a number"),
+        (["--stage", ""], "--stage is a number"),
+        (["--fs", "8k"], "--fs is 16k"),
         (["stray"], "stray is not an option"),
         (["--overwrite", "yes"], "--overwrite is true or false"),
         (["--token_type", "phn"], "--token_type is bpe or char"),
@@ -106,6 +109,76 @@ def test_skipped_stages(tmp_path):
     assert "Stage 14" in done.stdout and "Stage 8" not in done.stdout
     assert "no trained model" in done.stderr
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("stage", ["0", "02"])
+def test_stages_are_decimal_and_start_at_1(stage):
+    options = ["--stage", stage, "--stop_stage", "02", "--skip_stages", "1"]
+    done = run("./run.sh", *options, cwd=EGS / "synth/ofa1")
+    assert done.returncode == 0, done.stderr
+    assert "Stage 2: speed" in done.stdout and "Stage 0" not in done.stdout
+
+
+def test_cores_are_those_that_may_be_used():
+    one = min(os.sched_getaffinity(0))
+    settings = f"""set -euo pipefail
+        . {TEMPLATE}/utils/parse_options.sh
+        eval "$(sed -n '/^## /,/^# End/p' {TEMPLATE}/ofa.sh)"
+        train_set=x valid_set=x test_sets=x ngpu=0
+        . {TEMPLATE}/stages/settings.sh
+        echo ${{nj}} ${{num_threads}}"""
+    done = subprocess.run(
+        ["bash", "-c", settings],
+        env={**os.environ, "OMP_NUM_THREADS": "7"},  # of the data tools
+        preexec_fn=lambda: os.sched_setaffinity(0, {one}),
+        capture_output=True,
+        text=True,
+    )
+    assert done.stdout == "1 1\n", done.stderr
+
+
+def test_an_environment_without_espnet_gives_way(tmp_path):
+    (tmp_path / "checkout/.venv/bin").mkdir(parents=True)
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", tmp_path / "other"])
+
+    def environment(active, python):
+        path = f"{active}/bin:{python.parent}:{os.environ['PATH']}"
+        done = run(
+            *("bash", "-euc", '. ./path.sh; echo "${VIRTUAL_ENV}"; which -a python3'),
+            cwd=EGS / "synth/ofa1",
+            VIRTUAL_ENV=str(active),
+            PATH=path,
+            OFA_ROOT=str(tmp_path / "checkout"),
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout.split()[0]
+
+    python = Path(sys.executable)
+    own = str(tmp_path / "checkout/.venv")
+    assert environment(tmp_path / "other", python) == own
+    assert environment(python.parents[1], python) == str(python.parents[1])
+
+
+def test_make_in_a_folder_with_a_space(tmp_path):
+    folder = tmp_path / "my checkout"
+    recipe = folder / "egs2/synth/ofa1"
+    recipe.mkdir(parents=True)
+    say = '#!/bin/sh\necho "env: ${VIRTUAL_ENV}."; which tool\n'
+    (recipe / "run.sh").write_text(say)
+    (folder / "requirements").mkdir()
+    (folder / ".venv/bin").mkdir(parents=True)
+    for name in ("setup.py", "pyproject.toml", "espnet_ofa.pth"):
+        (folder / name).touch()
+    for name in ("install.sh", "lock.txt"):
+        (folder / "requirements" / name).touch()
+    for name in ("egs2/synth/ofa1/run.sh", ".venv/bin/python", ".venv/bin/tool"):
+        (folder / name).touch()
+        (folder / name).chmod(0o755)
+    (folder / ".venv/.installed-run").touch()
+    shutil.copy(ROOT / "Makefile", folder)
+    done = run("make", "run", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    assert f"env: {folder}/.venv.\n{folder}/.venv/bin/tool\n" in done.stdout
 
 
 def test_missing_input_names_the_stage(tmp_path):

@@ -30,6 +30,7 @@ datadir=data          # data directories
 dumpdir=dump          # formatted audio
 expdir=exp            # models and results
 local_data_opts=""    # more options for local/data.sh
+skip_bad=false        # leave damaged files of the corpus out instead of stopping
 
 ## Data
 lang=en                # language, for names only
@@ -94,8 +95,11 @@ inference_s2s_model=valid.acc.ave.pth   # checkpoint of joint models
 readme=""              # write the results into this file as well
 
 ## Publishing
-pack_system=ctc        # what stage 15 uploads: ctc, s2s or the name of an adaptive model
+pack_system=ctc        # what stage 15 uploads: ctc, s2s, ssl or the name of an adaptive model
 hf_repo=""             # Hugging Face repository, USER/NAME
+hf_license=cc-by-4.0   # of the weights, for the model card
+hf_datasets=""         # hub ids of the corpora, for the card; by default the recipe's name
+hf_args=""             # more options of upload, e.g. "--private" or "--dry_run"
 # End of options
 
 cd "$(dirname "${BASH_SOURCE[0]}")" # the recipe, where a link to this file lies
@@ -133,7 +137,7 @@ titles=(""
 if [ -n "${skip_stages}" ]; then
     log "Left out: stages ${skip_stages# }"
 fi
-for ((number = stage; number <= stop_stage && number < ${#titles[@]}; number++)); do
+for ((number = stage > 1 ? stage : 1; number <= stop_stage && number < ${#titles[@]}; number++)); do
     if [[ " ${skip_stages} " == *" ${number} "* ]]; then
         continue
     fi

@@ -1,6 +1,19 @@
 # shellcheck shell=bash disable=SC2154
 # Sourced by ofa.sh: stages 9 to 12, from an upstream to recognisers.
 
+# What text becomes tokens by, where options say so.
+text_inputs() {
+    local name
+    for name in cleaner g2p nlsyms_txt; do
+        if [ "${!name}" != none ]; then
+            echo "${name}=${!name}"
+        fi
+    done
+    if [ -f "${nlsyms_txt}" ]; then
+        echo "${nlsyms_txt}"
+    fi
+}
+
 # Cores that one process of a training keeps busy: its threads, and the data loader's
 # workers as the configuration or a later option says (ESPnet's default is 1).
 cores_of() { # OPTION...
@@ -89,7 +102,7 @@ stage_9() {
     check_upstream
     need_config "${asr_config}"
     need "${token_list}" 5
-    mapfile -t inputs < <(data_files "${train_dump}" "${valid_dump}")
+    mapfile -t inputs < <(data_files "${train_dump}" "${valid_dump}" && text_inputs)
     # Shapes depend on data and tokens; a configuration that normalises with global_mvn
     # would add its features, which pre-trained units are not meant for.
     if ! to_do "${out}" "${token_list}" "fs=${fs}" "${inputs[@]}"; then
@@ -101,7 +114,7 @@ stage_9() {
     mapfile -t options < <(asr_options "${asr_config}")
     for which in train valid; do
         dump=${which}_dump
-        split_keys "${!dump}/wav.scp" "${logdir}/${which}" "${jobs}"
+        split_keys "${!dump}/wav.scp" "${logdir}/${which}" "${jobs}" --nj
         options+=("--${which}_shape_file" "${logdir}/${which}.JOB.scp")
     done
     # shellcheck disable=SC2086
@@ -112,11 +125,11 @@ stage_9() {
     finish "${out}"
 }
 
-split_keys() { # SCP PREFIX JOBS: PREFIX.1.scp ... of nearly equal length
+split_keys() { # SCP PREFIX JOBS OPTION: PREFIX.1.scp ... of nearly equal length
     local scp=$1 prefix=$2 jobs=$3 job
     mkdir -p "$(dirname "${prefix}")"
     if [ "$(wc -l <"${scp}")" -lt "${jobs}" ]; then
-        die "${scp} has fewer utterances than jobs (${jobs}); give a smaller --nj"
+        die "${scp} has fewer utterances than jobs (${jobs}); give a smaller $4"
     fi
     for ((job = 1; job <= jobs; job++)); do
         awk -v n="${jobs}" -v j="${job}" 'NR % n == j % n' "${scp}" >"${prefix}.${job}.scp"
@@ -146,6 +159,7 @@ fine_tune() {
     inputs=("${config}" "args=${asr_args}" "upstream=${upstream}" "${token_list}"
         "${asr_stats_dir}"/{train,valid}/{speech_shape,text_shape."${token_type}"}
         "${train_dump}/text")
+    mapfile -t -O ${#inputs[@]} inputs < <(text_inputs)
     if [ -f "${upstream}/model.safetensors" ]; then
         inputs+=("${upstream}/model.safetensors")
     fi
@@ -167,7 +181,7 @@ stage_10() {
 
 stage_11() {
     if [ "${s2s_from_ctc}" = true ]; then
-        need "${asr_exp}/${inference_asr_model}" 10
+        need_checkpoint "${asr_exp}/${inference_asr_model}" 10
         fine_tune "${s2s_exp}" "${s2s_config}" "${asr_exp}/${inference_asr_model}"
     else
         fine_tune "${s2s_exp}" "${s2s_config}"
@@ -176,7 +190,7 @@ stage_11() {
 
 stage_12() {
     local config
-    need "${asr_exp}/${inference_asr_model}" 10
+    need_checkpoint "${asr_exp}/${inference_asr_model}" 10
     for config in ${adaptive_configs}; do
         fine_tune "$(adaptive_exp "${config}")" "${config}" \
             "${asr_exp}/${inference_asr_model}"

@@ -45,37 +45,57 @@ made_from() { # DIR
     cat "$1/.from" 2>/dev/null || true
 }
 
+# A status of 1 says "finished" to the callers of what follows, so failures must die.
+begin() { # DIR WANTED
+    { mkdir -p "$1" && rm -f "$1/.done" && echo "$2" >"$1/.from.new" \
+        && mv "$1/.from.new" "$1/.from"; } || die "cannot write into $1"
+}
+
+empty() { # DIR: interrupted, it leaves what fits no description and is emptied again
+    begin "$1" "to be emptied"
+    find "$1/" -mindepth 1 ! -path "$1/.from" -delete || die "cannot empty $1"
+}
+
+is_finished() { # DIR WANTED
+    [ -f "$1/.done" ] || return 1
+    if [ "$(made_from "$1")" = "$2" ]; then
+        log "finished before; to redo, remove $1/.done"
+        return 0
+    fi
+    log "$1 was made from something else and is made again:"
+    show_changes "$1" "$2"
+    return 1
+}
+
 # to_update DIR ITEM...: whether DIR must (still) be made from these options and files.
 to_update() {
     local dir=$1 wanted
     shift
     wanted=$(describe "$@")
-    if [ -f "${dir}/.done" ]; then
-        if [ "$(made_from "${dir}")" = "${wanted}" ]; then
-            log "finished before; to redo, remove ${dir}/.done"
-            return 1
-        fi
-        log "${dir} was made from something else and is made again:"
-        show_changes "${dir}" "${wanted}"
+    if is_finished "${dir}" "${wanted}"; then
+        return 1
     fi
-    mkdir -p "${dir}"
-    rm -f "${dir}/.done"
-    echo "${wanted}" >"${dir}/.from"
+    begin "${dir}" "${wanted}"
 }
 
 # to_do DIR ITEM...: the same, but DIR starts empty where it was begun from something
 # else; what was interrupted stays, its tool goes on from there.
 to_do() {
-    local dir=$1 before
+    local dir=$1 wanted before
+    shift
+    wanted=$(describe "$@")
     before=$(made_from "${dir}")
     if [ -z "${before}" ] && [ -n "$(ls -A "${dir}" 2>/dev/null)" ]; then
         die "${dir} exists, but this recipe did not make it: remove it, or choose" \
             "another --datadir, --dumpdir or --expdir"
     fi
-    to_update "$@" || return
-    if [ "${before}" != "$(made_from "${dir}")" ]; then
-        find "${dir}" -mindepth 1 ! -path "${dir}/.from" -delete
+    if is_finished "${dir}" "${wanted}"; then
+        return 1
     fi
+    if [ -n "${before}" ] && [ "${before}" != "${wanted}" ]; then
+        empty "${dir}"
+    fi
+    begin "${dir}" "${wanted}"
 }
 
 # The same for a folder of a model, which holds hours of work: never removed unasked.
@@ -91,16 +111,14 @@ to_train() {
                 "another tag (--ssl_tag, --asr_tag, --s2s_tag) to keep it beside the" \
                 "new one; or remove ${dir}/.from to go on from its last checkpoint"
         fi
-        log "--overwrite true: removing ${dir}"
-        rm -rf "${dir}"
+        log "--overwrite true: emptying ${dir}"
+        empty "${dir}"
     fi
     if [ -f "${dir}/.done" ] && [ -f "${dir}/.from" ]; then
         log "finished before; to run it again, remove ${dir}/.done"
         return 1
     fi
-    mkdir -p "${dir}"
-    rm -f "${dir}/.done"
-    echo "${wanted}" >"${dir}/.from"
+    begin "${dir}" "${wanted}"
 }
 
 finish() { # DIR
@@ -113,6 +131,14 @@ need_config() { # FILE
 
 need() { # FILE STAGE: an input and the stage that makes it
     [ -e "$1" ] || die "$1 does not exist; run stage $2 first"
+}
+
+need_checkpoint() { # FILE STAGE: the same, of a model
+    if [ ! -e "$1" ] && [ -f "${1%/*}/.done" ]; then
+        die "$1 does not exist: choose a checkpoint of ${1%/*} with" \
+            "--inference_asr_model, or with --inference_s2s_model for the joint model"
+    fi
+    need "$1" "$2"
 }
 
 tool() { # LOG MODULE ARGUMENT...: one of our data tools as a job of its own

@@ -1,14 +1,24 @@
 # shellcheck shell=bash disable=SC2154
 # Sourced by ofa.sh: stages 1 to 5, from a corpus to formatted audio and tokens.
 
-# What db.sh and the environment say of the corpora that local/data.sh knows.
-corpus_paths() {
+# A folder and one checksum of the names and sizes of its files, so that a copy that was
+# completed since is noticed.
+corpus_folder() { # DIR
+    echo "$1 $(find -L "$1" -type f -printf '%P %s\n' 2>/dev/null | sort | cksum)"
+}
+
+# What --data_dir, db.sh and the environment say of the corpora that local/data.sh knows.
+corpora() {
     local name
+    if [ -n "${data_dir}" ]; then
+        corpus_folder "${data_dir}"
+        return
+    fi
     # shellcheck source=/dev/null
     . ./db.sh
     sed -n 's/^\([A-Z0-9_]*\)=.*/\1/p' db.sh | while read -r name; do
-        if grep -qw "${name}" local/data.sh; then
-            echo "${name}:${!name}"
+        if [ -n "${!name}" ] && grep -qw "${name}" local/data.sh; then
+            corpus_folder "${!name}"
         fi
     done
 }
@@ -23,26 +33,31 @@ stage_1() {
     if [ ! -d "${OFA_ROOT}/local" ]; then
         die "${OFA_ROOT}/local does not exist: set OFA_ROOT to a checkout of espnet_ofa"
     fi
-    local name dir extra=() inputs
+    local name dir extra=() inputs options=${local_data_opts} skip=()
+    if [ "${skip_bad}" = true ]; then
+        options+=" --skip_bad true"
+        skip=(--skip_bad)
+    fi
     for name in ${train_set} ${valid_set} ${test_sets} ${ssl_train_set}; do
         if [ ! -f "${datadir}/${name}/wav.scp" ]; then
             rm -f "${datadir}/.done"
         fi
     done
-    inputs=(local/data.sh "code=$(preparation_code)" "options=${local_data_opts}"
-        "corpus=${data_dir:-$(corpus_paths)}")
+    inputs=(local/data.sh "code=$(preparation_code)" "options=${options}"
+        "corpus=$(corpora)")
     if to_update "${datadir}" "${inputs[@]}"; then
         # shellcheck disable=SC2086
         local/data.sh --data_dir "${data_dir}" --download_dir "${download_dir}" \
-            --datadir "${datadir}" --nj "${nj}" ${local_data_opts}
+            --datadir "${datadir}" --nj "${nj}" ${options}
         finish "${datadir}"
     fi
     for dir in ${ssl_extra_dirs}; do
         dir=${dir%/}
-        extra+=("${datadir}/ssl_extra_parts/${dir##*/}")
-        if to_do "${extra[-1]}" "corpus=${dir}"; then
+        extra+=("${datadir}/ssl_extra_parts/$((${#extra[@]} + 1))_${dir##*/}")
+        if to_do "${extra[-1]}" "corpus=$(corpus_folder "${dir}")" "skip=${skip_bad}"; then
             python3 "${OFA_ROOT}/local/prepare.py" --audio_only --corpus_dir "${dir}" \
-                --parts "${dir##*/}" --out_dir "${extra[-1]}" --nj "${nj}"
+                --parts "${dir##*/}" --out_dir "${extra[-1]}" --nj "${nj}" \
+                ${skip[@]+"${skip[@]}"}
             finish "${extra[-1]}"
         fi
     done
@@ -115,7 +130,7 @@ stage_4() {
         if to_do "${out}" "min=${min_wav_duration}" "max=${max_wav_duration}" \
             "${inputs[@]}"; then
             tool "${out}/log/filter.log" data filter --data_dir "${in}" \
-                --out_dir "${out}" --log "${out}/log/dropped" \
+                --out_dir "${out}" --log "${out}/log/dropped" --fs "${fs}" \
                 --min_wav_duration "${min_wav_duration}" \
                 --max_wav_duration "${max_wav_duration}"
             finish "${out}"
@@ -129,8 +144,11 @@ stage_4() {
 }
 
 stage_5() {
-    local texts=${bpe_train_text:-${datadir}/${train_set}/text} text options=()
-    for text in ${texts}; do
+    local texts=("${datadir}/${train_set}/text") text options=()
+    if [ -n "${bpe_train_text}" ]; then
+        read -r -a texts <<<"${bpe_train_text}"
+    fi
+    for text in "${texts[@]}"; do
         need "${text}" 1
     done
     if [ "${token_type}" = bpe ]; then
@@ -142,9 +160,8 @@ stage_5() {
     if [ "${nlsyms_txt}" != none ]; then
         options+=(--nlsyms "$(paste -s -d, "${nlsyms_txt}")")
     fi
-    # shellcheck disable=SC2086 # several files
-    if to_do "${token_dir}" "${options[*]}" ${texts}; then
-        tool "${token_dir}/log/tokens.log" data tokens --text ${texts} \
+    if to_do "${token_dir}" "${options[*]}" "${texts[@]}"; then
+        tool "${token_dir}/log/tokens.log" data tokens --text "${texts[@]}" \
             --out_dir "${token_dir}" --token_type "${token_type}" \
             ${options[@]+"${options[@]}"}
         finish "${token_dir}"

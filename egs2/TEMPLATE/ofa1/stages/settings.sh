@@ -5,8 +5,10 @@ for name in train_set valid_set test_sets; do
     [ -n "${!name}" ] || usage_error "--${name} is required"
 done
 for name in stage stop_stage ngpu num_nodes nj inference_nj num_threads nbpe; do
-    case ${!name} in
-        *[!0-9]*) usage_error "--${name} is a number, not '${!name}'" ;;
+    case ${name}=${!name} in
+        ngpu= | nj= | num_threads=) ;; # found below
+        *= | *=*[!0-9]*) usage_error "--${name} is a number, not '${!name}'" ;;
+        *) printf -v "${name}" %d "$((10#${!name}))" ;; # 08 is 8, not octal
     esac
 done
 case ${token_type} in
@@ -16,6 +18,10 @@ esac
 case ${ssl_segments} in
     codes | data | none) ;;
     *) usage_error "--ssl_segments is codes, data or none, not '${ssl_segments}'" ;;
+esac
+case ${fs} in
+    16k | 16000) ;;
+    *) usage_error "--fs is 16k, the rate of all upstreams, not '${fs}'" ;;
 esac
 
 skip() { # OPTION STAGE...: leave these out where the option is true
@@ -34,7 +40,20 @@ if [ -n "${pretrained_upstream}" ]; then
 fi
 
 # --- resources
-cores=$(getconf _NPROCESSORS_ONLN)
+# Cores that this process may use: by its affinity, and by its control group's quota.
+count_cores() {
+    local cores quota=max period
+    cores=$(env -u OMP_NUM_THREADS -u OMP_THREAD_LIMIT nproc)
+    if [ -r /sys/fs/cgroup/cpu.max ]; then
+        read -r quota period </sys/fs/cgroup/cpu.max
+    fi
+    if [ "${quota}" != max ]; then
+        quota=$(((quota + period - 1) / period))
+        cores=$((quota < cores ? quota : cores))
+    fi
+    echo "${cores}"
+}
+cores=$(count_cores)
 : "${nj:=$((cores < 32 ? cores : 32))}"
 if [ -z "${ngpu}" ]; then
     ngpu=0
@@ -106,3 +125,4 @@ adaptive_exp() { # CONFIG: tagged like the CTC model that it starts from
 }
 upstream=${pretrained_upstream:-${ssl_exp}/upstream}
 : "${s2s_inference_lams:=${inference_lams}}"
+: "${hf_datasets:=$(basename "$(dirname "${PWD}")")}"

@@ -5,10 +5,15 @@
 ssl_train_name() { basename "${ssl_dump}"; }
 
 stage_6() {
-    local out=${ssl_targets_dir} inputs
+    local out=${ssl_targets_dir} inputs word
     need "${ssl_dump}/wav.scp" 4
     need "${valid_dump}/wav.scp" 4
     mapfile -t inputs < <(data_files "${ssl_dump}" "${valid_dump}")
+    for word in ${ssl_targets_args}; do # the weights of an --upstream
+        if [ -f "${word}/model.safetensors" ]; then
+            inputs+=("${word}/model.safetensors")
+        fi
+    done
     if to_do "${out}" "codes=${ssl_num_codes}" "segments=${ssl_segments}" \
         "args=${ssl_targets_args}" "${inputs[@]}"; then
         # shellcheck disable=SC2086

@@ -1,0 +1,273 @@
+"""What the stages depend on: a change in it is noticed, and nothing else is."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+TEMPLATE = Path(__file__).resolve().parents[2] / "egs2/TEMPLATE/ofa1"
+
+# In the place of Slurm or run.pl: writes what the decoding that it is given would.
+DECODE = """#!/usr/bin/env bash
+set -eu
+while [ "$1" != --output_dir ]; do shift; done
+out=$2
+while [ "$1" != --lam ]; do shift; done
+for lam in ${2} ${3:-}; do
+    [[ ${lam} != --* ]] || break
+    mkdir -p "${out}/lam${lam}/test"
+    echo x >>"${out}/lam${lam}/test/text"
+done
+exit "${STATUS:-0}"
+"""
+
+
+def test_changed_decoding_starts_empty(recipe, tmp_path):
+    write, run = recipe
+    write("decode", DECODE, 0o755)
+    for name in ("raw/test/wav.scp", "exp/model.pth", "exp/config.yaml"):
+        write(name, "x\n")
+    out = tmp_path / "exp/decode"
+    options = dict(
+        decode_cmd="./decode", raw="raw", test_sets="test", inference_tag="decode",
+        inference_args="", inference_nj="1", inference_gpu="0", num_threads="1",
+        gpu_inference="false",
+    )  # fmt: skip
+
+    def decode(lams, **env):
+        script = f"decode exp model.pth conf.yaml '{lams}'"
+        return run(script, **{**options, **env})
+
+    def found():
+        return {p.name: (p / "test/text").read_text() for p in out.glob("lam*")}
+
+    assert decode("0 1", STATUS="1").returncode == 1
+    assert decode("0 1").returncode == 0
+    assert found() == {"lam0": "x\nx\n", "lam1": "x\nx\n"}  # went on
+    write("exp/decode/logdir/output.1/lam0/test/text", "of another number of jobs")
+    assert decode("0").returncode == 0
+    assert found() == {"lam0": "x\n"}
+    assert not (out / "logdir").exists()
+    write("exp/config.yaml", "trained again\n")
+    assert decode("0", STATUS="1").returncode == 1
+    assert decode("0", inference_args="--nbest 2").returncode == 0
+    assert found() == {"lam0": "x\n"}
+
+
+@pytest.mark.parametrize("segments", ["codes", "none"])
+def test_pretraining_depends_on_its_segments(recipe, tmp_path, segments):
+    write, run = recipe
+    for which in ("train", "valid"):
+        write(f"targets/{which}/targets", "a 1\n")
+        write(f"targets/{which}/boundaries", "a 1\n")
+        write(f"stats/{which}/speech_shape", "a 1\n")
+    write("stats/.done", "")
+    options = dict(
+        ssl_stats_dir="stats", ssl_targets_dir="targets", ssl_exp="exp",
+        ssl_dump="raw/train", valid_dump="raw/valid", valid_set="valid",
+        ssl_config="conf.yaml", ssl_args="", ssl_model="x", ssl_num_codes="2",
+        train_cmd="true", cuda_cmd="true", ngpu="0", num_nodes="1", nj="1",
+        num_threads="1", upstream="exp/upstream", ssl_segments=segments,
+    )  # fmt: skip
+    assert run("stage_8", **options).returncode == 0
+    assert "finished before" in run("stage_8", **options).stdout
+    write("targets/valid/boundaries", "a 2\n")
+    again = run("stage_8", **options)
+    assert again.returncode == (segments != "none")
+    assert ("now: targets/valid/boundaries" in again.stderr) == (segments != "none")
+
+
+def test_data_depend_on_code_and_corpus(recipe, tmp_path):
+    write, run = recipe
+    write("local/data.sh", "#!/bin/sh\necho made of ${MINE} >>data/log\n", 0o755)
+    write("db.sh", "MINE=${MINE:-}\nOTHER=${OTHER:-}\n")
+    write("data/train/wav.scp", "x\n")
+    write("checkout/local/synth/voices.py", "VOICES = 1\n")
+    write("template/local/train_valid_test.sh", "true\n")
+    options = dict(
+        OFA_ROOT="checkout", OFA_TEMPLATE="template",
+        datadir="data", train_set="train", data_dir="",
+        valid_set="train", test_sets="", ssl_train_set="", ssl_extra_dirs="",
+        download_dir="downloads", nj="1", local_data_opts="", MINE="/here",
+        skip_bad="false",
+    )  # fmt: skip
+
+    def times(**env):
+        done = run("stage_1", **{**options, **env})
+        assert done.returncode == 0, done.stderr
+        return (tmp_path / "data/log").read_text().count("made")
+
+    assert times() == times() == times(OTHER="/unused") == 1
+    assert times(MINE="/there") == times(MINE="/there") == 2
+    assert times(MINE="/there", data_dir="/elsewhere") == 3
+    write("checkout/local/synth/voices.py", "VOICES = 2\n")
+    assert times(MINE="/there", data_dir="/elsewhere") == 4
+    write("template/local/train_valid_test.sh", "false\n")
+    assert times(MINE="/there", data_dir="/elsewhere") == 5
+    # A copy that was not complete.
+    for where in ({"data_dir": "corpus"}, {"MINE": "corpus"}):
+        write("corpus/a/1.flac", "first ha")
+        before = times(**where)
+        assert times(**where) == before
+        write("corpus/a/1.flac", "first half")
+        assert times(**where) == before + 1
+        write(f"corpus/a/of {len(where)}{[*where][0]}.flac", "second")
+        assert times(**where) == times(**where) == before + 2
+    assert times(MINE="corpus", skip_bad="true") == before + 3
+
+
+def test_systems_that_are_left_out_are_named(recipe, tmp_path):
+    """Neither what is half trained nor what started from another CTC model."""
+    write, run = recipe
+    for name in ("ctc", "s2s", "adaptive"):
+        write(f"exp/{name}/.done", "")
+        write(f"exp/{name}/.from", "conf.yaml 1 2\n")
+        write(f"exp/{name}/valid.pth", "x\n")
+    options = dict(
+        asr_exp="exp/ctc", s2s_exp="exp/s2s", adaptive_configs="conf/adaptive.yaml",
+        inference_asr_model="valid.pth", inference_s2s_model="valid.pth",
+        inference_config="c", s2s_inference_config="c", inference_lams="0 1",
+        s2s_inference_lams="0", expdir="exp",
+    )  # fmt: skip
+    names = "config_name() { echo adaptive; }; adaptive_exp() { echo exp/adaptive; }"
+
+    def found():
+        done = run(f"{names}\nsystems", **options)
+        assert done.returncode == 0, done.stderr
+        return [line.split("\t")[0] for line in done.stdout.splitlines()], done.stderr
+
+    assert found() == (["ctc", "s2s", "adaptive"], "")
+    assert run("to_train exp/s2s exp/ctc/valid.pth", overwrite="true").returncode == 0
+    assert found()[0] == ["ctc", "adaptive"]
+    assert "s2s is left out: exp/s2s is not finished" in found()[1]
+    write("exp/s2s/.done", "")
+    assert found() == (["ctc", "s2s", "adaptive"], "")
+    write("exp/ctc/valid.pth", "trained again\n")
+    assert found()[0] == ["ctc", "adaptive"]
+    assert "exp/ctc/valid.pth is no longer what exp/s2s started from" in found()[1]
+
+
+def test_missing_checkpoint(recipe):
+    write, run = recipe
+    need = "need_checkpoint exp/valid.pth 10"
+    assert "run stage 10 first" in run(need).stderr
+    write("exp/.done", "")
+    assert "choose a checkpoint of exp with --inference_asr" in run(need).stderr
+    write("exp/valid.pth", "")
+    assert run(need).returncode == 0
+
+
+def test_tokens_of_data_in_a_folder_with_a_space(recipe):
+    write, run = recipe
+    write("show", '#!/bin/bash\nprintf "[%s]" "$@"\n', 0o755)
+    for name in ("my data/train/text", "more", "most"):
+        write(name, "a x\n")
+    options = dict(
+        datadir="my data", train_set="train", token_dir="my data/tokens", nj="1",
+        token_type="char", nlsyms_txt="none", bpe_train_text="", train_cmd="./show",
+    )  # fmt: skip
+    done = run("stage_5", **options)
+    assert "[--text][my data/train/text][--out_dir]" in done.stdout, done.stderr
+    done = run("stage_5", **{**options, "bpe_train_text": "more most"})
+    assert "[--text][more][most][--out_dir]" in done.stdout, done.stderr
+
+
+def test_fine_tuning_depends_on_how_text_is_read(recipe):
+    write, run = recipe
+    for name in ("wav.scp", "text"):
+        write(f"dump/{name}", "a x\n")
+    for name in ("tokens.txt", "symbols", "up/config.yaml", "stats/.done"):
+        write(name, "x\n")
+    options = dict(
+        pretrained_upstream="", upstream="up", token_list="tokens.txt", fs="16k",
+        asr_args="", asr_stats_dir="stats", train_dump="dump", valid_dump="dump",
+        token_type="char", bpemodel="none", asr_exp="exp", asr_config="conf.yaml",
+        asr_speech_fold_length="1", asr_text_fold_length="1", num_nodes="1", ngpu="0",
+        num_threads="1", cuda_cmd="true", nlsyms_txt="none", cleaner="none", g2p="none",
+    )  # fmt: skip
+    assert run("stage_10", **options).returncode == 0
+    options["nlsyms_txt"] = "symbols"
+    for change in (
+        {"nlsyms_txt": "symbols"},
+        {"cleaner": "tacotron"},
+        {"g2p": "pyopenjtalk"},
+    ):
+        options.update(change)
+        refused = run("stage_10", **options)
+        assert refused.returncode == 1 and f"now: {[*change][0]}=" in refused.stderr
+        assert run("stage_10", **options, overwrite="true").returncode == 0
+    write("symbols", "others\n")
+    assert "now: symbols" in run("stage_10", **options).stderr
+
+
+def test_targets_depend_on_the_weights_behind_them(recipe):
+    write, run = recipe
+    for name in ("raw/train/wav.scp", "raw/valid/wav.scp", "up/model.safetensors"):
+        write(name, "x\n")
+    options = dict(
+        ssl_targets_dir="targets", ssl_dump="raw/train", valid_dump="raw/valid",
+        ssl_num_codes="4", ssl_segments="codes", nj="1", train_cmd="true",
+        ssl_targets_args="--upstream up --layer 6",
+    )  # fmt: skip
+    assert "finished" not in run("stage_6", **options).stdout
+    assert "finished before" in run("stage_6", **options).stdout
+    write("up/model.safetensors", "trained again\n")
+    assert "now: up/model.safetensors" in run("stage_6", **options).stderr
+
+
+def test_interrupted_targets_go_on(recipe, tmp_path):
+    """Stage 6 keeps the codebook and the data sets that an interrupted run finished."""
+    write, run = recipe
+    rng = np.random.default_rng(0)
+    for name in ("train", "valid"):
+        for utt in ("a", "b"):
+            noise = rng.normal(0, 0.1, 16000).astype(np.float32)
+            soundfile.write(tmp_path / f"{name}_{utt}.wav", noise, 16000)
+        scp = "".join(f"{utt} {tmp_path}/{name}_{utt}.wav\n" for utt in ("a", "b"))
+        write(f"raw/{name}/wav.scp", scp)
+        write(f"raw/{name}/utt2spk", "a a\nb b\n")
+    options = dict(
+        ssl_targets_dir="targets", ssl_dump="raw/train", valid_dump="raw/valid",
+        ssl_num_codes="4", ssl_segments="codes", ssl_targets_args="", nj="1",
+        train_cmd="run.pl",
+    )  # fmt: skip
+    stage_6 = f". {TEMPLATE}/path.sh\nstage_6"
+
+    def contents():
+        return {p: p.read_bytes() for p in sorted((tmp_path / "targets").glob("*/*"))}
+
+    assert run(stage_6, **options).returncode == 0
+    whole = contents()
+    assert {p.name for p in whole} == {"targets", "boundaries", "facts.json"}
+
+    targets = tmp_path / "targets"
+    (targets / ".done").unlink()  # to redo what is finished is to redo it all
+    broken = tmp_path / "valid_b.wav"
+    broken.rename(tmp_path / "away")
+    assert run(stage_6, **options).returncode == 1
+    assert not (targets / "valid/targets").exists()  # not that of the run before
+    (tmp_path / "away").rename(broken)
+    kept = [targets / "kmeans.npy", targets / "train/targets"]
+    times = [path.stat().st_mtime_ns for path in kept]
+    assert run(stage_6, **options).returncode == 0
+    assert [path.stat().st_mtime_ns for path in kept] == times
+    assert contents() == whole
+
+
+@pytest.mark.parametrize(
+    ("config", "options", "cores"),
+    [
+        ("num_workers: 4\n", "", 6),
+        ("num_workers: 4  # a comment\n", "--num_workers 0", 2),
+        ("lr: 1\n", "", 3),
+    ],
+)
+def test_a_training_asks_for_the_cores_that_it_uses(recipe, config, options, cores):
+    write, run = recipe
+    write("conf.yaml", config)
+    write("exp/.from", "")
+    settings = dict(cuda_cmd="echo", ngpu="1", num_nodes="1", num_threads="2")
+    done = run(f"train exp module --config conf.yaml {options}", **settings)
+    assert done.returncode == 0, done.stderr
+    assert f"--gpu 1 --num_threads {cores} exp/train.log" in done.stdout
