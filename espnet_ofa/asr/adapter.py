@@ -7,6 +7,7 @@ from collections.abc import Collection
 import torch
 from torch import Tensor, nn
 
+from espnet_ofa.asr.building import building_args, loading_checkpoint
 from espnet_ofa.asr.guard import cap_lam
 from espnet_ofa.asr.stem import ConvStem, NoStem
 from espnet_ofa.subsampling import (
@@ -79,15 +80,27 @@ class Adapter(nn.Module):
             )
             if value
         ]
+        policy = self.policy
+        policy.used = compressor.uses_lam
+        training = building_args() is not None and not loading_checkpoint()
         if not isinstance(compressor, CIFCompressor):
-            if self.policy.learnable is not None:
-                wanted.append("lam: adaptive")
+            lams = {
+                "lam": policy.fixed,
+                "lam: adaptive": policy.learnable,
+                "lam_train": policy.sampler,
+            }
+            wanted += [name for name, value in lams.items() if value]
             if wanted:
                 raise ValueError(
                     f"{self.role}: ofa: {', '.join(wanted)} needs compressor: cif; "
                     f"{type(compressor).__name__} has no lambda"
                 )
-        elif lam_price and not compressor.rate_gradient and not self.policy.learnable:
+        elif training and policy.fixed is None and policy.learnable is None:
+            raise ValueError(
+                f"{self.role}_conf: set lam: the value at evaluation. Without it, "
+                "training would stop at the first validation"
+            )
+        elif lam_price and not compressor.rate_gradient and not policy.learnable:
             raise ValueError(
                 f"{self.role}: ofa: lam_price has nothing to act on: lambda is not "
                 "learned and alpha keeps its rate. Set lam: adaptive (or "

@@ -25,11 +25,13 @@ _WITH_INPUT_LAYER = {
     "contextual_block_conformer",
     "contextual_block_transformer",
     "e_branchformer",
+    "linear",
     "longformer",
     "multiconv_conformer",
     "transformer",
 }
-_WHOLE = {None, "linear", "embed", "conv1d1", "conv2d1", "wav2vec"}
+# Those that give an output for every frame; ``conv2d1`` and its kind lose the edges.
+_WHOLE = {None, "linear", "wav2vec"}
 
 DEFAULT_FRAME_MS = 8.0  # ESPnet's default frontend: 128 samples at 16 kHz
 _TOLERANCE = 0.1
@@ -56,8 +58,16 @@ def loading_checkpoint() -> bool:
     return _locals_of("build_model_from_file") is not None
 
 
+def initialising() -> bool:
+    """True inside ``--init_param``: a new training takes over another's weights."""
+    return _locals_of("load_pretrained_model") is not None
+
+
 def subsampling_of(encoder: str | None, conf: dict) -> str | None:
-    """How an ESPnet encoder subsamples, in the words of its config; None if not."""
+    """How an ESPnet encoder subsamples, in the words of its config; None if not.
+
+    Losing frames at the edges counts: an utterance of a few units would be too short.
+    """
     if encoder in _WITH_INPUT_LAYER:
         layer = conf.get("input_layer", "conv2d")
         return None if layer in _WHOLE else f"input_layer: {layer}"
@@ -73,10 +83,20 @@ def check_neighbours(role: str, lam: object) -> None:
     Args:
         role: ``frontend``, ``preencoder`` or ``encoder``.
         lam: lambda that the adapter was told.
+
+    Raises:
+        ValueError: another part compresses too.
     """
     args = building_args()
     if args is None:
         return
+    roles = ("frontend", "preencoder", "encoder")
+    ours = [name for name in roles if getattr(args, name, None) == "ofa"]
+    if len(ours) > 1:
+        raise ValueError(
+            f"{' and '.join(ours)} are both ofa, but lambda enters once: a second "
+            "compressor would take units for frames. Keep one of them"
+        )
     optim_conf = getattr(args, "optim_conf", None) or {}
     decay = 0.01 if getattr(args, "optim", None) == "adamw" else 0.0  # torch's defaults
     if (
@@ -141,10 +161,10 @@ def _frontend_ms(role: str, args: Namespace) -> float | None:
     Measured, because not every frontend tells its hop: s3prl may repeat its frames,
     and Whisper strides once more. On two lengths, since an utterance's edges blur one.
     """
-    # Units of another compressor have no fixed period, and other preencoders may hop.
+    # Other preencoders may hop.
     before = None if role == "preencoder" else getattr(args, "preencoder", None)
     frontend = (_locals_of("build_model") or {}).get("frontend")
-    if frontend is None or args.frontend == "ofa" or before not in (None, "linear"):
+    if frontend is None or before not in (None, "linear"):
         return None
     fs = parse_rate((getattr(args, "frontend_conf", None) or {}).get("fs") or 16000)
     training = frontend.training

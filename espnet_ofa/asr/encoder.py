@@ -9,7 +9,7 @@ from espnet2.asr.encoder.abs_encoder import AbsEncoder
 from torch import Tensor
 
 from espnet_ofa.asr.adapter import Adapter, build_front
-from espnet_ofa.asr.building import check_neighbours, find_frame_ms
+from espnet_ofa.asr.building import check_neighbours, find_frame_ms, subsampling_of
 from espnet_ofa.subsampling import LamPolicy
 from espnet_ofa.subsampling.rate import LamTrain
 
@@ -51,9 +51,9 @@ class OFAEncoder(Adapter, AbsEncoder):
     """Optional stem, compressor, inner encoder.
 
     ESPnet's encoders subsample by default (``conv2d``: 4x). Here lambda does that, so
-    the inner encoder takes units as they are: ``input_layer: linear``, filled in where
-    the config says nothing, is the only one allowed (``subsample`` of all ones for
-    ``rnn``).
+    the inner encoder takes units as they are: ``input_layer: linear`` (``subsample`` of
+    all ones for ``rnn``), filled in where the config says nothing. One that subsamples,
+    or loses units at the edges, is refused.
 
     Args:
         input_size: width of the frontend's frames; ESPnet gives it.
@@ -69,7 +69,8 @@ class OFAEncoder(Adapter, AbsEncoder):
         compressor_conf: its arguments.
         target_period_ms: frame period at lambda 1 that alpha starts from.
         stem: stride of a convolutional stem before the compressor, 1, 2 or 4; 0 for
-            none. By default 2 for frames shorter than 20 ms, else 0.
+            none. By default 2 for frames of up to 10 ms, 1 (context only) below 20 ms,
+            else 0.
         stem_dim: width of the stem's output.
         lam_price: with ``model: ofa`` and ``lam: adaptive``: weight of the expected
             share of frames kept.
@@ -103,7 +104,7 @@ class OFAEncoder(Adapter, AbsEncoder):
         check_neighbours(self.role, lam)
         self.frame_ms = frame_ms = find_frame_ms(self.role, frame_ms)
         if stem is None:
-            stem = 2 if frame_ms < 20 else 0
+            stem = 2 if frame_ms <= 10 else 1 if frame_ms < 20 else 0
         self.stem, self.compressor, width, rate = build_front(
             input_size,
             frame_ms,
@@ -177,20 +178,17 @@ def _build_inner(name: str, input_size: int, conf: dict) -> AbsEncoder:
             f"{', '.join(_INNER)}"
         )
     if name == "rnn":
-        factors = conf.setdefault("subsample", [1] * conf.get("num_layers", 4))
-        if set(factors or [1]) != {1}:
-            raise ValueError(
-                f"encoder: ofa: rnn with subsample {list(factors)} would subsample "
-                "what lambda has left; set subsample to ones"
-            )
+        conf.setdefault("subsample", [1] * conf.get("num_layers", 4))
+        remedy = "set subsample to ones"
     else:
-        layer = conf.setdefault("input_layer", "linear")
-        if layer != "linear":
-            raise ValueError(
-                f"encoder: ofa: {name} with input_layer: {layer} does not take units "
-                "as they are: conv2d and its kind subsample (or shorten) what lambda "
-                "has left, so that 6 units would be too short. Set input_layer: linear"
-            )
+        conf.setdefault("input_layer", "linear")
+        remedy = "set input_layer: linear"
+    how = subsampling_of(name, conf)
+    if how:
+        raise ValueError(
+            f"encoder: ofa: {name} with {how} would subsample or shorten what lambda "
+            f"has left, and 6 units would be too short; {remedy}"
+        )
     module, _, cls = _INNER[name].partition(".")
     inner = getattr(import_module(f"espnet2.asr.encoder.{module}"), cls)
     return inner(input_size=input_size, **conf)

@@ -13,6 +13,7 @@ from espnet_ofa.asr.adapter import Adapter
 from espnet_ofa.asr.building import (
     building_args,
     check_neighbours,
+    initialising,
     loading_checkpoint,
     parse_rate,
 )
@@ -101,8 +102,10 @@ class OFAFrontend(Adapter, AbsFrontend):
         else:
             self.upstream = from_pretrained(weights, policy)
         # A rebuilt model gets its weights from a checkpoint; training on without one
-        # would silently start from noise.
-        self._awaiting_weights = weights is None and upstream_config is not None
+        # would silently start from noise. A bare config asked for just that.
+        self._awaiting_weights = (
+            weights is None and upstream_config is not None and not _is_bare(upstream)
+        )
         self._upstream_name = upstream
         self._choose_layer(layer)
         self.time_mask = _check_time_mask(time_mask)
@@ -203,6 +206,8 @@ class OFAFrontend(Adapter, AbsFrontend):
 
     def _load_from_state_dict(self, state_dict, prefix, *args, **kwargs) -> None:
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
+        if initialising():  # the count is of this training's steps, not of another's
+            self.updates.zero_()  # type: ignore[operator]
         self._updates = int(self.updates.item())  # type: ignore[operator]
         self._awaiting_weights = False
 
@@ -217,6 +222,11 @@ def _check_time_mask(conf: dict | None) -> dict | None:
     return conf
 
 
+def _is_bare(upstream: str | dict) -> bool:
+    """True where ``upstream`` is only a config, for random weights."""
+    return isinstance(upstream, dict) or upstream.endswith((".yaml", ".yml"))
+
+
 def _find_upstream(
     upstream: str | dict, recorded: dict | None
 ) -> tuple[UpstreamConfig, Path | None]:
@@ -228,31 +238,29 @@ def _find_upstream(
     """
     if isinstance(upstream, dict):
         return UpstreamConfig.from_dict(upstream), None
-    if upstream.endswith((".yaml", ".yml")) and recorded is None:
-        config = UpstreamConfig.from_yaml(upstream)
-        _record(config)
-        return config, None
-    if recorded is not None:
-        config = UpstreamConfig.from_dict(recorded)
-        if loading_checkpoint():
-            return config, None
-        try:
-            directory = resolve(upstream)
-        except OSError as e:  # missing, or a hub that cannot be reached
+    if recorded is not None and loading_checkpoint():
+        return UpstreamConfig.from_dict(recorded), None
+    bare = _is_bare(upstream)
+    try:
+        directory = None if bare else resolve(upstream)
+        file = Path(upstream) if directory is None else directory / CONFIG_NAME
+        config = UpstreamConfig.from_yaml(file)
+    except OSError as e:  # missing, or a hub that cannot be reached
+        if recorded is None:
+            raise
+        if not bare:
             logger.warning(
                 f"frontend: ofa: upstream {upstream} is not available ({e}); its "
                 "weights must come from a checkpoint"
             )
-            return config, None
-        if UpstreamConfig.from_yaml(directory / CONFIG_NAME) != config:
-            raise ValueError(
-                f"{directory / CONFIG_NAME} is not what upstream_config recorded: the "
-                "upstream has changed. Remove upstream_config to train on the new one"
-            )
-        return config, directory
-    directory = resolve(upstream)
-    config = UpstreamConfig.from_yaml(directory / CONFIG_NAME)
-    _record(config)
+        return UpstreamConfig.from_dict(recorded), None
+    if recorded is None:
+        _record(config)
+    elif config != UpstreamConfig.from_dict(recorded):
+        raise ValueError(
+            f"{file} is not what upstream_config recorded: the upstream has changed. "
+            "Remove upstream_config to train on the new one"
+        )
     return config, directory
 
 

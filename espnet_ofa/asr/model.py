@@ -1,4 +1,4 @@
-"""``model: ofa``: ESPnet's ASR model, with the losses and counts of its adapters."""
+"""``model: ofa``: ESPnet's ASR model, with the losses and counts of its adapter."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from espnet_ofa.asr.guard import needed_units
 
 
 class OFAASRModel(ESPnetASRModel):
-    """ESPnet's hybrid CTC/attention model that listens to its ofa adapters.
+    """ESPnet's hybrid CTC/attention model that listens to its ofa adapter.
 
     Needed only for a price on units (``lam_price``), ``guidance`` or ``ctc_guard``,
     which are set on the adapter; also reports, for train and valid, the measured
@@ -26,26 +26,21 @@ class OFAASRModel(ESPnetASRModel):
     Takes the arguments of :class:`ESPnetASRModel`.
 
     Raises:
-        ValueError: no adapter to listen to, a guard without CTC, or (when loading) a
-            checkpoint that lacks or adds a key anywhere in the model.
+        ValueError: not one adapter to listen to, a guard without CTC, or (when loading)
+            a checkpoint that lacks or adds a key anywhere in the model.
     """
 
     # With the arguments of the class below, which --print_config lists.
     @functools.wraps(ESPnetASRModel.__init__, assigned=())
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        if not self.adapters:
+        adapter = self.adapter
+        adapter.claim()
+        if adapter.ctc_guard and self.ctc is None:
             raise ValueError(
-                "model: ofa needs a frontend, preencoder or encoder named ofa; use "
-                "model: espnet otherwise"
+                f"{adapter.role}_conf: ctc_guard: true needs CTC, and model_conf "
+                "has ctc_weight: 0.0"
             )
-        for adapter in self.adapters:
-            adapter.claim()
-            if adapter.ctc_guard and self.ctc is None:
-                raise ValueError(
-                    f"{adapter.role}_conf: ctc_guard: true needs CTC, and model_conf "
-                    "has ctc_weight: 0.0"
-                )
         self._encoder_lengths: Tensor | None = None
         args = building_args()
         # Fine-tuning with ESPnet's --use_adapter may save only what it changed.
@@ -56,10 +51,16 @@ class OFAASRModel(ESPnetASRModel):
         self.register_load_state_dict_post_hook(_check_keys)
 
     @property
-    def adapters(self) -> list[Adapter]:
-        """The frontend, preencoder and encoder that are ours."""
+    def adapter(self) -> Adapter:
+        """The frontend, preencoder or encoder that is ours."""
         parts = (self.frontend, self.preencoder, self.encoder)
-        return [part for part in parts if isinstance(part, Adapter)]
+        ours = [part for part in parts if isinstance(part, Adapter)]
+        if len(ours) != 1:
+            raise ValueError(
+                "model: ofa needs one frontend, preencoder or encoder named ofa; found "
+                f"{len(ours)}. Use model: espnet where there is none"
+            )
+        return ours[0]
 
     def encode(self, speech: Tensor, speech_lengths: Tensor) -> tuple[Any, Tensor]:
         """As in ESPnet; remembers the lengths that CTC will get."""
@@ -77,21 +78,16 @@ class OFAASRModel(ESPnetASRModel):
     ) -> tuple[Tensor, dict[str, Tensor], Tensor]:
         """Loss, statistics and weight; see :meth:`ESPnetASRModel.forward`."""
         needed = needed_units(text, text_lengths)
-        adapters = self.adapters
-        for adapter in adapters:
-            adapter.begin(needed)
+        adapter = self.adapter
+        adapter.begin(needed)
         loss, stats, weight = super().forward(
             speech, speech_lengths, text, text_lengths, **kwargs
         )
-        extra: dict[str, Tensor] = {}
-        for adapter in adapters:
-            # One adapter is the rule; with several, say whose number it is.
-            tag = "" if len(adapters) == 1 else f"_{adapter.role}"
-            for name, value in adapter.aux_losses().items():
-                loss = loss + value
-                extra[name + tag] = value.detach()
-            extra.update({k + tag: v for k, v in adapter.stats().items()})
-            adapter.end()
+        extra = adapter.stats()
+        for name, value in adapter.aux_losses().items():
+            loss = loss + value
+            extra[name] = value.detach()
+        adapter.end()
         if self.ctc is not None and self._encoder_lengths is not None:
             short = self._encoder_lengths.to(needed.device) < needed
             extra["infeasible"] = short.float().mean()
@@ -105,6 +101,6 @@ def _check_keys(model: OFAASRModel, keys: Any) -> None:
     """Refuse a checkpoint that does not fit, although ESPnet loads strict=False."""
     missing = keys.missing_keys
     if not model._saved_whole:  # then only what is ours has to be there
-        ours = tuple(f"{adapter.role}." for adapter in model.adapters)
+        ours = f"{model.adapter.role}."
         missing = [key for key in missing if key.startswith(ours)]
     refuse_misfit("this model (model: ofa)", missing, keys.unexpected_keys)

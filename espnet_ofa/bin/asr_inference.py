@@ -8,7 +8,8 @@ All options of ``espnet2.bin.asr_inference`` mean what they mean there; without
 ``--lam``, ``--test_set`` and ``--search greedy`` this *is* that program. With any of
 them, each lambda and test set gets ``<output_dir>/lam<value>/<test set>/`` with
 ``text``, ``token``, ``token_int``, ``score`` and ``stats.json``
-(:class:`espnet_ofa.report.stats.DecodeStats`).
+(:class:`espnet_ofa.report.stats.DecodeStats`). ``--model_tag`` may then also be a
+directory or a zip, and a download is compared with its checksums.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import argparse
 import logging
 import sys
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 import espnet2.bin.asr_inference as stock
@@ -31,6 +33,7 @@ from espnet_ofa.report.environment import cpu_name
 from espnet_ofa.report.scoring import read_text
 from espnet_ofa.report.stats import STATS_NAME, DecodeStats, load_stats
 from espnet_ofa.subsampling.rate import check_lam
+from espnet_ofa.zoo.pull import pull, speech2text_options
 
 # Options that name inputs and outputs, or that leave results as they are.
 _NOT_SETUP = {
@@ -260,7 +263,11 @@ def main(cmd: Sequence[str] | None = None) -> None:
             level=args.log_level,
             format="%(asctime)s (%(module)s:%(lineno)d) %(levelname)s: %(message)s",
         )
-        decode_grid(args)
+        with ExitStack() as stack:
+            if args.model_tag is not None:
+                packed = speech2text_options(pull(args.model_tag))
+                vars(args).update(stack.enter_context(packed))
+            decode_grid(args)
         return
     if not args.data_path_and_name_and_type:
         parser.error("give --data_path_and_name_and_type or --test_set")

@@ -24,7 +24,7 @@ from espnet_ofa.report.length_limit import LengthLimit
 from espnet_ofa.report.meter import EncoderMeter, now
 from espnet_ofa.report.scoring import read_text
 from espnet_ofa.report.stats import DecodeStats
-from espnet_ofa.subsampling.rate import LamPolicy, set_lam
+from espnet_ofa.subsampling.rate import lam_policies, set_lam
 
 OWN = "own"
 MACS_UTTERANCES = 8  # MACs are counted on that many, spread over the test set
@@ -78,13 +78,13 @@ class Decoder:
         wanted = inspect.signature(stock.Speech2Text.__init__).parameters
         options = {k: v for k, v in vars(args).items() if k in wanted}
         options.update(device=device, batch_size=1, maxlenratio=float(args.maxlenratio))
-        self.speech2text = stock.Speech2Text.from_pretrained(args.model_tag, **options)
+        self.speech2text = stock.Speech2Text(**options)
         self.model: Any = self.speech2text.asr_model
         self.greedy = args.search == "greedy"
         self.batch_size = args.batch_size
         self.dtype = getattr(torch, args.dtype)
         self.device = torch.device(device)
-        self.policies = [m for m in self.model.modules() if isinstance(m, LamPolicy)]
+        self.policies = lam_policies(self.model)
         self._own = [policy.fixed for policy in self.policies]
         train_args = self.speech2text.asr_train_args
         rate = (getattr(train_args, "frontend_conf", None) or {}).get("fs", 16000)

@@ -46,6 +46,7 @@ class AlphaPredictor(nn.Module):
         self.norm = nn.LayerNorm(hidden)
         self.out = nn.Linear(hidden, 1)
         # Beside the bias: nobody's gradient moves it, and DDP keeps ranks at one value.
+        self.offset: Tensor
         self.register_buffer("offset", torch.zeros(1))
         self.reset_rate()
 

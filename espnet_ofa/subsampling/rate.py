@@ -287,6 +287,11 @@ class LamPolicy(nn.Module):
             self.sampler.step = int(self.draws.item())  # type: ignore[operator]
 
 
+def lam_policies(model: nn.Module) -> list[LamPolicy]:
+    """What chooses lambda in ``model``, where a compressor listens to it."""
+    return [m for m in model.modules() if isinstance(m, LamPolicy) and m.used]
+
+
 def set_lam(model: nn.Module, lam: Lam) -> None:
     """Set lambda at evaluation for everything in ``model`` that compresses.
 
@@ -295,9 +300,9 @@ def set_lam(model: nn.Module, lam: Lam) -> None:
         lam: a number in [0, 2], or a 0-d or (B,) tensor.
 
     Raises:
-        ValueError: nothing in ``model`` compresses by lambda, or ``lam`` is out of range.
+        ValueError: nothing there compresses by lambda, or ``lam`` is out of range.
     """
-    policies = [m for m in model.modules() if isinstance(m, LamPolicy) and m.used]
+    policies = lam_policies(model)
     if not policies:
         raise ValueError(
             f"{type(model).__name__} has no part that compresses by lambda: expected a "

@@ -9,6 +9,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from espnet_ofa.files import write_file
+from espnet_ofa.hub import pull
 from espnet_ofa.subsampling.rate import LamPolicy
 from espnet_ofa.upstream.config import UpstreamConfig
 from espnet_ofa.upstream.model import OFAUpstream
@@ -95,40 +96,19 @@ def resolve(name: str | Path, **kwargs) -> Path:
     """Directory of an upstream: itself, or the download of a hub id.
 
     Raises:
-        FileNotFoundError: no such directory or hub id, or no ``config.yaml`` in it.
+        FileNotFoundError: no such directory or hub id, or no upstream in it.
+        OSError, ValueError: see :func:`espnet_ofa.hub.pull`.
     """
-    path = Path(name)
-    if not path.is_dir():
-        text = str(name)
-        if text.count("/") != 1 or text.startswith((".", "/", "~")):
-            raise FileNotFoundError(
-                f"{name}: no such directory, and not a hub id (user/model)"
-            )
-        path = _download(text, **kwargs)
+    # meta.yaml is asked for only to tell a packed recogniser from an upstream.
+    path = pull(name, only=[CONFIG_NAME, WEIGHTS_NAME, "meta.yaml"], **kwargs)
     if not (path / CONFIG_NAME).is_file():
+        found = sorted(p.name for p in path.iterdir())[:10]
+        packed = (path / "meta.yaml").is_file()
         raise FileNotFoundError(
-            f"{path}: expected {CONFIG_NAME} and {WEIGHTS_NAME}, found "
-            f"{sorted(p.name for p in path.iterdir())[:10]}"
+            f"{name}: expected {CONFIG_NAME} and {WEIGHTS_NAME}, found {found}"
+            + (". A recogniser? Load it with espnet_ofa.zoo.pull.load_asr" * packed)
         )
     return path
-
-
-def _download(hub_id: str, **kwargs) -> Path:
-    """Folder with the files of a hub id.
-
-    Raises:
-        FileNotFoundError: neither a directory nor reachable on the Hub.
-    """
-    from huggingface_hub import snapshot_download
-
-    try:
-        files = [CONFIG_NAME, WEIGHTS_NAME]
-        return Path(snapshot_download(hub_id, allow_patterns=files, **kwargs))
-    except Exception as e:  # the client's errors share no base class
-        raise FileNotFoundError(
-            f"{hub_id}: no such directory, and not to be had from the Hub "
-            f"({type(e).__name__}: {e})"
-        ) from e
 
 
 def from_pretrained(

@@ -6,6 +6,7 @@ receptive field), so targets and segments fit either of them.
 
 from __future__ import annotations
 
+import math
 from typing import TypeVar
 
 import torch
@@ -58,13 +59,9 @@ class LogMelExtractor(nn.Module):
         dropout: float = 0.0,
     ) -> None:
         super().__init__()
-        from torchaudio.functional import melscale_fbanks  # slow to import
-
         self.dim = dim
         self.n_fft = 512
-        fbanks = melscale_fbanks(
-            self.n_fft // 2 + 1, 20.0, SAMPLE_RATE / 2, mels, SAMPLE_RATE
-        )
+        fbanks = _mel_fbanks(self.n_fft // 2 + 1, mels)
         self.register_buffer("fbanks", fbanks, persistent=False)
         self.register_buffer("window", torch.hann_window(WINDOW), persistent=False)
         self.project = nn.Linear(2 * mels, dim)
@@ -109,6 +106,18 @@ class LogMelExtractor(nn.Module):
         for block in self.stem:
             x = block(x, n_frames)
         return x, n_frames
+
+
+def _mel_fbanks(bins: int, mels: int, low: float = 20.0) -> Tensor:
+    """(bins, mels) triangles on the HTK mel scale, as torchaudio's, without it."""
+    high = SAMPLE_RATE / 2
+    start, end = (2595.0 * math.log10(1.0 + hz / 700.0) for hz in (low, high))
+    points = torch.linspace(start, end, mels + 2)  # equally far apart in mel
+    points = 700.0 * (10.0 ** (points / 2595.0) - 1.0)  # in Hz
+    slopes = points - torch.linspace(0, high, bins)[:, None]  # (bins, mels + 2)
+    widths = points.diff()
+    rising, falling = -slopes[:, :-2] / widths[:-1], slopes[:, 2:] / widths[1:]
+    return torch.minimum(rising, falling).clamp(min=0.0)
 
 
 class _StemBlock(nn.Module):

@@ -73,6 +73,7 @@ class OFAUpstream(nn.Module):
         self.compressor = build_compressor(
             config.compressor, width, **config.compressor_conf
         )
+        self.policy.used = self.compressor.uses_lam
         self.project = nn.Linear(width, config.dim)
         self.transformer = Transformer(
             config.dim,
@@ -121,7 +122,7 @@ class OFAUpstream(nn.Module):
     ) -> CompressorOutput:
         """Frames to units; asks the policy for lambda when none is given."""
         if not self.compressor.uses_lam:
-            return self.compressor(frames, lengths)
+            return self.compressor(frames, lengths, num_units=num_units)
         lam = self.policy() if lam is None else lam
         return self.compressor(frames, lengths, lam, num_units)
 
@@ -190,9 +191,10 @@ class OFAUpstream(nn.Module):
         """Load from a directory or a hub id, in eval mode.
 
         Args:
-            name: directory with ``config.yaml`` and ``model.safetensors``, or
-                ``"user/model"`` on the Hub.
-            **kwargs: passed to ``huggingface_hub.snapshot_download``.
+            name: directory with ``config.yaml`` and ``model.safetensors``, zip of one,
+                or ``"user/model"`` on the Hub. Compared with its ``checksums.json``.
+            **kwargs: ``cache_dir``, ``revision``, ``offline`` and ``token`` of
+                :func:`espnet_ofa.hub.pull`.
         """
         from espnet_ofa.upstream.checkpoint import from_pretrained
 

@@ -26,24 +26,23 @@ def test_espnet_has_the_inits_we_know():
     assert {"xavier_uniform", "xavier_normal", "normal"} <= set(INITS)
 
 
+@pytest.mark.parametrize("role", ["preencoder", "encoder"])
 @pytest.mark.parametrize("init", INITS)
-def test_inside(build, tiny, init):
-    conf = {"lam": "adaptive", "lam_conf": {"init": 0.3}}
-    model = build(
-        init=init,
-        preencoder="ofa",
-        preencoder_conf={"input_size": 80, "stem": 2, "stem_dim": 16, **conf},
-        encoder="ofa",
-        encoder_conf={"encoder": "transformer", "encoder_conf": tiny, **conf},
-    )
-    for part in (model.preencoder, model.encoder):
-        assert part.policy.learnable.value().item() == pytest.approx(0.3, abs=1e-4)
-        assert part.compressor.predictor.out.bias.item() == pytest.approx(RATE)
-        x = torch.randn(1, 200, 16 if part is model.preencoder else 256)
-        alpha = part.compressor.predictor(x, torch.tensor([200]))
-        assert alpha.mean().item() == pytest.approx(16 / 90, rel=0.15)
+def test_inside(build, tiny, init, role):
+    own = {
+        "preencoder": {"input_size": 80},
+        "encoder": {"encoder": "transformer", "encoder_conf": tiny},
+    }[role]
+    conf = {"lam": "adaptive", "lam_conf": {"init": 0.3}, "stem": 2, "stem_dim": 16}
+    model = build(init=init, **{role: "ofa", f"{role}_conf": {**own, **conf}})
+    part = getattr(model, role)
+    assert part.policy.learnable.value().item() == pytest.approx(0.3, abs=1e-4)
+    assert part.compressor.predictor.out.bias.item() == pytest.approx(RATE)
+    alpha = part.compressor.predictor(torch.randn(1, 200, 16), torch.tensor([200]))
+    assert alpha.mean().item() == pytest.approx(16 / 90, rel=0.15)
     # The rest is ESPnet's to initialise.
-    assert model.encoder.inner.encoders[0].feed_forward.w_1.bias.abs().sum() == 0
+    inner = model.encoder.inner if role == "encoder" else model.encoder
+    assert inner.encoders[0].feed_forward.w_1.bias.abs().sum() == 0
 
 
 @pytest.mark.parametrize("init", INITS)

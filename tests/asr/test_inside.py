@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import logging
-
 import pytest
 import torch
 
 from espnet_ofa.asr.encoder import OFAEncoder
 from espnet_ofa.asr.preencoder import OFAPreEncoder
 from espnet_ofa.asr.stem import ConvStem
-from espnet_ofa.subsampling import LamUnsetError, lam_to_period_ms
+from espnet_ofa.subsampling import LamUnsetError, lam_to_period_ms, set_lam
 
 LENGTHS = torch.tensor([120, 71])
 
@@ -55,7 +53,8 @@ def test_stem_lengths_are_what_it_returns(stride, size):
 @pytest.mark.parametrize("compressor", ["cif", "mean", "conv", "none"])
 @pytest.mark.parametrize("stem", [0, 2])
 def test_same_alone_and_in_a_padded_batch(frames, compressor, stem):
-    pre = OFAPreEncoder(80, lam=0.8, compressor=compressor, stem=stem).eval()
+    lam = 0.8 if compressor == "cif" else 0.0
+    pre = OFAPreEncoder(80, lam=lam, compressor=compressor, stem=stem).eval()
     units, lengths = pre(frames, LENGTHS)
     alone, n = pre(frames[1:, :71], LENGTHS[1:])
     assert int(n) == int(lengths[1])
@@ -73,8 +72,20 @@ def test_contradictions_are_refused():
         OFAPreEncoder(80, frame_ms=20, lam=0.5, target_period_ms=20)
     with pytest.raises(ValueError, match="lam: adaptive needs compressor: cif"):
         OFAPreEncoder(80, lam="adaptive", compressor="mean")
-    with pytest.raises(ValueError, match="ctc_guard needs compressor: cif"):
+    with pytest.raises(ValueError, match="ctc_guard, lam needs compressor: cif"):
         OFAPreEncoder(80, lam=0.5, compressor="none", ctc_guard=True)
+
+
+def test_a_fixed_rate_swallows_no_lambda(frames, tiny):
+    with pytest.raises(ValueError, match="lam, lam_train needs compressor: cif"):
+        OFAPreEncoder(80, lam=0.7, lam_train="uniform", compressor="mean")
+    for fixed in (
+        OFAPreEncoder(80, lam=0.0, compressor="mean"),
+        OFAEncoder(80, "transformer", tiny, compressor="conv"),
+    ):
+        fixed.eval()(frames, LENGTHS)
+        with pytest.raises(ValueError, match="compressor: cif"):
+            set_lam(fixed, 0.9)
 
 
 INNER: dict[str, dict] = {
@@ -125,10 +136,20 @@ def test_inner_encoders(frames, tiny, name):
     )
 
 
-@pytest.mark.parametrize("layer", ["conv2d", "conv2d2", "conv2d8", "conv2d1", None])
-def test_inner_subsampling_is_refused(layer):
-    with pytest.raises(ValueError, match="input_layer: linear"):
-        OFAEncoder(80, "transformer", {"input_layer": layer}, lam=0.5)
+@pytest.mark.parametrize("name", ["transformer", "linear"])
+@pytest.mark.parametrize("layer", ["conv2d", "conv2d2", "conv2d8", "conv2d1"])
+def test_inner_subsampling_is_refused(name, layer):
+    found = f"{name} with input_layer: {layer} would .*; set input_layer: linear"
+    with pytest.raises(ValueError, match=found):
+        OFAEncoder(80, name, {"input_layer": layer}, lam=0.5)
+
+
+@pytest.mark.parametrize("layer", ["linear", "wav2vec", None])
+def test_inner_layers_that_keep_every_unit(frames, tiny, layer):
+    conf = {**tiny, "input_layer": layer}
+    enc = OFAEncoder(80, "transformer", conf, lam=1.0, stem_dim=16).eval()
+    out, lengths, _ = enc(frames[:1, :16], torch.tensor([16]))
+    assert out.shape[1] == int(lengths) <= 2
 
 
 def test_inner_rnn_subsampling_is_refused():
@@ -153,11 +174,12 @@ def test_other_encoders_are_refused_by_name(name, why):
 
 
 def test_stem_follows_the_frame_period():
-    conf = {"output_size": 16}
-    assert isinstance(OFAEncoder(80, "linear", conf, lam=0.5).stem, ConvStem)
-    assert not isinstance(
-        OFAEncoder(80, "linear", conf, lam=0.5, frame_ms=20).stem, ConvStem
-    )
+    strides = []
+    for frame_ms in (8, 10, 16, 20):
+        encoder = OFAEncoder(80, "linear", {"output_size": 16}, frame_ms=frame_ms)
+        stem = encoder.stem
+        strides.append(stem.strides if isinstance(stem, ConvStem) else None)
+    assert strides == [(1, 2), (1, 2), (1, 1), None]
 
 
 def test_every_parameter_gets_a_gradient_at_lambda_zero(frames, tiny):
@@ -204,83 +226,3 @@ def test_ctc_trim_is_forwarded(build, batch, tiny):
     assert model.encoder.ctc_trim is True
     out, lengths = model.encode(batch["speech"], batch["speech_lengths"])
     assert len(lengths) == 2 and out[0].shape[1] == lengths.max()
-
-
-def _warnings(caplog):
-    return [r.message for r in caplog.records if "espnet_ofa" in r.name]
-
-
-def test_subsampling_behind_a_compressor_warns(build, tiny, caplog):
-    pre = {"input_size": 80, "lam": 0.5}
-    with caplog.at_level(logging.WARNING):
-        build(preencoder="ofa", preencoder_conf=pre, encoder_conf=tiny)
-    (message,) = _warnings(caplog)
-    assert "input_layer: conv2d" in message and "input_layer: linear" in message
-    caplog.clear()
-    with caplog.at_level(logging.WARNING):
-        build(preencoder="ofa", preencoder_conf=pre)  # input_layer: linear
-    assert _warnings(caplog) == []
-
-
-@pytest.mark.parametrize("role", ["preencoder", "encoder"])
-def test_frame_ms_is_the_frontends(build, tiny, role):
-    conf = {
-        "preencoder": {"input_size": 80, "lam": 0.5},
-        "encoder": {"encoder": "transformer", "encoder_conf": tiny, "lam": 0.5},
-    }[role]
-    confs = {role: "ofa", f"{role}_conf": conf}
-    confs["frontend_conf"] = {"hop_length": 320, "fs": "16k"}
-    assert getattr(build(**confs), role).frame_ms == 20.0
-    assert conf.pop("frame_ms") == 20.0  # in the config that training leaves behind
-    conf["frame_ms"] = 8
-    with pytest.raises(
-        ValueError, match=rf"{role}_conf: frame_ms is 8, .* every 20 ms"
-    ):
-        build(**confs)
-
-
-def test_frame_ms_of_a_frontend_that_does_not_tell(build):
-    pre = {"input_size": 80, "lam": 0.5, "frame_ms": 20}
-    cnn = {"norm_mode": "layer_norm", "conv_mode": "standard", "bias": True}
-    cnn["shapes"] = [[8, 10, 5], [8, 8, 4], [80, 8, 8]]  # 160 samples
-    confs = {"frontend": "wav2vec_cnn", "frontend_conf": cnn, "preencoder": "ofa"}
-    with pytest.raises(ValueError, match="frame_ms is 20.*wav2vec_cnn.*every 10 ms"):
-        build(**confs, preencoder_conf=pre)
-    del pre["frame_ms"]
-    random = torch.get_rng_state()
-    frontend = build(**confs, preencoder_conf=pre).frontend
-    assert frontend.training and pre["frame_ms"] == 10.0
-    torch.set_rng_state(random)  # looking at the frontend drew nothing
-    again = build(**confs, preencoder_conf=pre).state_dict()
-    torch.set_rng_state(random)
-    del pre["frame_ms"]
-    for name, tensor in build(**confs, preencoder_conf=pre).state_dict().items():
-        assert torch.equal(tensor, again[name]), name
-
-
-def test_units_have_no_period_to_compare(build, batch, tiny):
-    pre = {"input_size": 80, "lam": 1.0}
-    enc = {"encoder": "transformer", "encoder_conf": tiny, "lam": 0.5}
-    model = build(
-        preencoder="ofa", preencoder_conf=pre, encoder="ofa", encoder_conf=enc
-    )
-    assert model.preencoder.frame_ms == 8.0
-    assert model.encoder.frame_ms == 8.0  # the default: units have no hop to measure
-    model(**batch)
-
-
-def test_global_statistics_and_specaug_warn(build, upstream_conf, caplog, tmp_path):
-    import numpy as np
-
-    np.savez(tmp_path / "s.npz", count=2, sum=np.ones(16), sum_square=np.ones(16))
-    with caplog.at_level(logging.WARNING):
-        build(
-            frontend="ofa",
-            frontend_conf={"upstream": upstream_conf, "lam": 0.5},
-            normalize="global_mvn",
-            normalize_conf={"stats_file": str(tmp_path / "s.npz")},
-            specaug="specaug",
-            specaug_conf={"time_mask_width_range": [0, 4]},
-        )
-    first, second = _warnings(caplog)
-    assert "utterance_mvn" in first and "time_mask" in second

@@ -187,17 +187,6 @@ def test_guard_keeps_the_gradient_of_lambda(build, batch, conf):
     assert model.encoder.policy.learnable.raw.grad.abs() > 0
 
 
-def test_two_adapters_report_apart(build, batch, conf):
-    model = build(
-        model="ofa",
-        preencoder="ofa",
-        preencoder_conf={"input_size": 80, "lam": "adaptive", "lam_price": 0.1},
-        **conf(lam="adaptive", lam_price=0.2),
-    ).train()
-    _, stats, _ = model(**batch)
-    assert {"lam_preencoder", "lam_encoder", "loss_price_encoder"} <= set(stats)
-
-
 def test_no_graph_outlives_its_batch(build, batch, conf):
     for model_name in ("ofa", "espnet"):
         model = build(model=model_name, **conf(lam="adaptive")).train()

@@ -112,8 +112,38 @@ def test_config_only_upstream_from_a_file(ctc, run_train, upstream_conf, tmp_pat
     path = tmp_path / "tiny.yaml"
     path.write_text(yaml.safe_dump(upstream_conf))
     exp = run_train(ctc(str(path)))
+    conf = yaml.safe_load((exp / "config.yaml").read_text())["frontend_conf"]
+    again = {**ctc(str(path)), "frontend_conf": conf}  # from its own config
+    run_train(again, name="again")
+    path.write_text(yaml.safe_dump({**upstream_conf, "layers": 1}))
+    with pytest.raises(ValueError, match="tiny.yaml is not what .* has changed"):
+        run_train(again, name="changed")
     path.unlink()
+    run_train(again, name="gone")  # what it said is recorded
     _speech2text(exp)
+
+
+def test_a_new_training_counts_its_own_updates(
+    ctc, run_train, upstream_dir, monkeypatch
+):
+    conf = ctc(str(upstream_dir), freeze_updates=1)
+    exp = run_train(conf)  # two steps: past the limit
+    learns = []
+    forward = OFAFrontend.forward
+
+    def watched(self, *args):
+        units, lengths = forward(self, *args)
+        if torch.is_grad_enabled():
+            learns.append(units.requires_grad)
+        return units, lengths
+
+    monkeypatch.setattr(OFAFrontend, "forward", watched)
+    run_train(conf, "--max_epoch", "2", "--resume", "true")
+    assert learns == [True, True]
+    learns.clear()
+    saved = str(exp / "1epoch.pth")
+    run_train(conf, "--init_param", saved, name="from")
+    assert learns == [False, True]
 
 
 def test_missing_upstream_is_named(build):
@@ -137,14 +167,12 @@ def test_checkpoints_that_do_not_fit_name_the_keys(
     build, upstream_conf, tiny, role, change
 ):
     lam = {"lam": 0.5}
-    model = build(
-        frontend="ofa",
-        frontend_conf={"upstream": upstream_conf, **lam},
-        preencoder="ofa",
-        preencoder_conf={"input_size": 16, **lam},
-        encoder="ofa",
-        encoder_conf={"encoder": "transformer", "encoder_conf": tiny, **lam},
-    )
+    own = {
+        "frontend": {"upstream": upstream_conf},
+        "preencoder": {"input_size": 80},
+        "encoder": {"encoder": "transformer", "encoder_conf": tiny},
+    }[role]
+    model = build(**{role: "ofa", f"{role}_conf": {**own, **lam}})
     state = model.state_dict()
     model.load_state_dict(state, strict=False)
     key = next(k for k in state if k.startswith(f"{role}."))
@@ -180,18 +208,21 @@ def test_keys_avoid_what_espnet_renames(build, upstream_dir):
     assert not any("frontend.upstream.model" in k for k in model.state_dict())
 
 
-def test_checkpoint_holds_tensors_that_can_be_averaged(build, upstream_conf, tiny):
+@pytest.mark.parametrize("role", ["frontend", "encoder"])
+def test_checkpoint_holds_tensors_that_can_be_averaged(
+    build, upstream_conf, tiny, role
+):
+    own = {
+        "frontend": {"upstream": upstream_conf},
+        "encoder": {"encoder": "conformer", "encoder_conf": tiny},
+    }[role]
     model = build(
-        model="ofa",
-        frontend="ofa",
-        frontend_conf={"upstream": upstream_conf, "lam": "adaptive"},
-        encoder="ofa",
-        encoder_conf={"encoder": "conformer", "encoder_conf": tiny, "lam": 0.5},
+        model="ofa", **{role: "ofa", f"{role}_conf": {**own, "lam": "adaptive"}}
     )
     for key, value in model.state_dict().items():
-        ours = not key.startswith("encoder.inner.")
-        assert isinstance(value, torch.Tensor) and value.dim() > 0 or not ours, key
-        assert value.is_floating_point() or not ours, key
+        if key.startswith(f"{role}.") and not key.startswith("encoder.inner."):
+            assert isinstance(value, torch.Tensor) and value.dim() > 0, key
+            assert value.is_floating_point(), key
 
 
 def test_learned_lambda_gets_no_weight_decay(build, upstream_conf):

@@ -1,5 +1,8 @@
 """Extractors: agreed frame counts, padding invariance, equality with HuBERT's own."""
 
+import subprocess
+import sys
+
 import pytest
 import torch
 
@@ -80,6 +83,25 @@ def test_conv_extractor_is_huberts():
         found, found_lengths = ours(wave, lengths)
     assert torch.equal(found_lengths, wanted_lengths)
     torch.testing.assert_close(found, wanted, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("mels", [20, 40, 80])
+def test_mel_filters_are_torchaudios(mels):
+    from torchaudio.functional import melscale_fbanks
+
+    ours = make("logmel", {"dim": 4, "mels": mels}).fbanks
+    assert torch.equal(ours, melscale_fbanks(257, 20.0, 8000.0, mels, 16000))
+
+
+def test_an_upstream_needs_no_torchaudio():
+    """README's example without ESPnet, whose extra alone installs torchaudio."""
+    code = (
+        "import sys; sys.modules['torchaudio'] = None; "
+        "from espnet_ofa import OFAUpstream; "
+        "from espnet_ofa.upstream import UpstreamConfig; "
+        "OFAUpstream(UpstreamConfig(extractor='logmel', layers=1))"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_log_mel_is_normalised_over_true_frames():

@@ -82,6 +82,26 @@ def test_units_beyond_the_bound_are_merged_and_flagged(lam):
     torch.testing.assert_close(out.durations.sum(1), torch.tensor(FRAMES).float())
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("conf", [LOGMEL, CONV])
+@pytest.mark.parametrize("compressor", ["cif", "mean", "conv", "none"])
+@pytest.mark.parametrize("lam", [0.0, 0.6, "adaptive"])
+def test_no_synchronisation_with_num_units(conf, compressor, lam):
+    upstream = make(conf, compressor, LamPolicy(lam)).cuda()
+    wave, lengths = (x.cuda() for x in audio())
+
+    def step():
+        out = upstream(wave, lengths, num_units=9)
+        out.hidden_states[-1].square().sum().backward()
+
+    step()  # compile first
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        step()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
 # FakeTensorMode holds no data: whatever asks for some raises.
 
 

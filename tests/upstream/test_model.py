@@ -166,7 +166,7 @@ def test_broken_files_are_named(tmp_path):
     with pytest.raises(FileNotFoundError, match="not a hub id"):
         OFAUpstream.from_pretrained(tmp_path / "nothing")
     with pytest.raises(FileNotFoundError, match="exp/nothing: no such directory"):
-        OFAUpstream.from_pretrained("exp/nothing", local_files_only=True)
+        OFAUpstream.from_pretrained("exp/nothing", offline=True)
     with pytest.raises(FileNotFoundError, match=r"config\.yaml"):
         OFAUpstream.from_pretrained(tmp_path)
     make().save_pretrained(tmp_path)

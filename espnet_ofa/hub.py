@@ -1,0 +1,191 @@
+"""A published folder from wherever it is: a directory, a zip, or the Hugging Face Hub.
+
+Whatever is returned has been compared with its ``checksums.json``. Errors are built-in
+ones, whatever the hub client raised, and say what to do.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import re
+import shutil
+import tempfile
+import zipfile
+from collections.abc import Collection
+from pathlib import Path
+
+from espnet_ofa.checksums import CHECKSUMS_NAME, sha256, verify
+
+logger = logging.getLogger(__name__)
+
+HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
+
+
+def pull(
+    name: str | Path,
+    *,
+    cache_dir: str | Path | None = None,
+    revision: str | None = None,
+    offline: bool | None = None,
+    token: str | bool | None = None,
+    only: Collection[str] | None = None,
+) -> Path:
+    """Folder of a published model, verified.
+
+    Args:
+        name: directory, ``.zip`` file, or hub id: ``user/model``, or with a revision
+            ``user/model@revision``, as espnet_model_zoo has it.
+        cache_dir: where downloads and unpacked zips are kept; by default where
+            huggingface_hub keeps them (``HF_HOME``).
+        revision: branch, tag or commit of a hub id.
+        offline: use what an earlier call has downloaded; by default as
+            ``HF_HUB_OFFLINE`` says.
+        token: of the hub; by default the one ``hf auth login`` or ``HF_TOKEN`` left.
+        only: names of the files that are needed, if not all are.
+
+    Raises:
+        FileNotFoundError: nothing of that name, here or on the hub.
+        PermissionError: the hub refuses the token, or asks for one.
+        ConnectionError: the hub cannot be reached.
+        OSError: no room on the disk.
+        ValueError: not a whole zip, or a file is not what was published.
+    """
+    path = Path(name).expanduser()
+    if path.is_dir():
+        verify(path, only)
+        return path
+    if path.is_file():
+        folder = _unpack(path, cache_dir)
+        verify(folder, only)
+        return folder
+    hub_id, _, tag = str(name).partition("@")
+    if not HUB_ID.fullmatch(hub_id) or path.suffix == ".zip":
+        raise FileNotFoundError(
+            f"{name}: expected a directory, a zip file or a hub id (user/model); found "
+            "no such file or directory, and not a hub id by its form"
+        )
+    options = {"revision": revision or tag or None, "token": token, "only": only}
+    folder = _download(hub_id, cache_dir, bool(offline), **options)
+    try:
+        known = verify(folder, only)
+    except ValueError as e:
+        # The snapshot holds links: removing it alone would bring the same blobs back.
+        raise ValueError(
+            f"{hub_id}: {e}. Of a download, remove all of {folder.parent.parent}"
+        ) from e
+    if not known:
+        logger.warning(
+            f"{hub_id} has no {CHECKSUMS_NAME}: what was downloaded is not verified"
+        )
+    return folder
+
+
+def _unpack(archive: Path, cache_dir: str | Path | None) -> Path:
+    """Folder with the content of a zip; unpacked once for each content."""
+    if not zipfile.is_zipfile(archive):
+        raise ValueError(
+            f"{archive}: expected a directory, a whole zip file or a hub id; found a "
+            f"file of {archive.stat().st_size} bytes that is not (or not all of) a zip"
+        )
+    folder = _archives(cache_dir) / sha256(archive)
+    if folder.is_dir():
+        return folder
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    draft = Path(tempfile.mkdtemp(prefix=".unpacking", dir=folder.parent))
+    try:
+        with zipfile.ZipFile(archive) as file:
+            file.extractall(draft)
+        draft.chmod(0o755)
+        os.replace(draft, folder)
+    except zipfile.BadZipFile as e:
+        raise ValueError(f"{archive}: damaged ({e}); get it again") from e
+    except OSError as e:
+        if not folder.is_dir():  # else another process was faster
+            raise _explain(str(archive), e) from e
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+    return folder
+
+
+def _archives(cache_dir: str | Path | None) -> Path:
+    if cache_dir is not None:
+        return Path(cache_dir).expanduser() / "archives"
+    from huggingface_hub.constants import HF_HOME
+
+    return Path(HF_HOME) / "espnet_ofa" / "archives"
+
+
+def _download(
+    hub_id: str,
+    cache_dir: str | Path | None,
+    offline: bool,
+    *,
+    revision: str | None,
+    token: str | bool | None,
+    only: Collection[str] | None,
+) -> Path:
+    """Snapshot of a hub id; see :func:`pull` for errors."""
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(
+            snapshot_download(
+                hub_id,
+                revision=revision,
+                token=token,
+                cache_dir=cache_dir,
+                local_files_only=offline,
+                allow_patterns=None if only is None else [*only, CHECKSUMS_NAME],
+            )
+        )
+    except Exception as e:  # the client's errors share no base class
+        raise _explain(f"{hub_id}@{revision}" if revision else hub_id, e) from e
+
+
+def _explain(name: str, error: BaseException) -> Exception:
+    """The built-in error that tells a user what happened and what to do."""
+    from huggingface_hub import constants, errors
+
+    unreachable = error.__cause__ or error  # a missing cache entry is only its result
+    if isinstance(error, errors.LocalEntryNotFoundError) and not isinstance(
+        unreachable, (errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled)
+    ):
+        error = unreachable
+    hub = constants.ENDPOINT
+    found = f"found {type(error).__name__}: {' '.join(str(error).split())[:300]}"
+    if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return OSError(
+            f"{name}: no room to keep it, {found}. Free some, or choose another disk "
+            "with HF_HOME or cache_dir; files that are complete are kept"
+        )
+    if isinstance(error, (errors.HFValidationError, errors.RevisionNotFoundError)):
+        return FileNotFoundError(
+            f"{name}: expected a hub id user/model and, if any, a revision that {hub} "
+            f"lists under Files, History; {found}"
+        )
+    missing = isinstance(error, errors.RepositoryNotFoundError)
+    if missing and not isinstance(error, errors.GatedRepoError):
+        return FileNotFoundError(
+            f"{name}: no such directory, and no such model that you may read at {hub}; "
+            f"{found}. Check the spelling; a private one needs `hf auth login` or "
+            "HF_TOKEN"
+        )
+    if getattr(getattr(error, "response", None), "status_code", None) in (401, 403):
+        return PermissionError(
+            f"{name}: expected {hub} to accept the token, {found}. Run `hf auth login` "
+            "or set HF_TOKEN anew; public models need none"
+        )
+    if isinstance(error, errors.LocalEntryNotFoundError):
+        return FileNotFoundError(
+            f"{name}: no such directory; offline, and not all in the cache "
+            f"({constants.HF_HUB_CACHE} or cache_dir); {found}. Download it once with "
+            "a connection: unset HF_HUB_OFFLINE, leave out offline=True"
+        )
+    return ConnectionError(
+        f"{name}: no such directory, so expected it at {hub}; {found}. Check the "
+        "network and HF_ENDPOINT and call again: files that are complete are kept. "
+        "Without a network give a directory or a zip, or set HF_HUB_OFFLINE=1 if it "
+        "was downloaded before"
+    )
