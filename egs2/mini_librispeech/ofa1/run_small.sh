@@ -8,5 +8,5 @@ cd "$(dirname "${BASH_SOURCE[0]}")"
     --asr_config conf/small/train_asr_ctc.yaml \
     --s2s_config conf/small/train_asr_s2s.yaml \
     --adaptive_configs "conf/small/train_asr_adaptive.yaml conf/small/train_asr_adaptive_price.yaml" \
-    --s2s_inference_lams "0.643" \
+    --inference_lams "0 0.43 0.643 0.857 1" --s2s_inference_lams "0.643" \
     "$@"
