@@ -24,13 +24,16 @@ PACKAGE = REPOSITORY / "espnet_ofa"
 MAY_IMPORT: dict[str, set[str]] = {
     "plugin": set(),
     "files": set(),
+    "checksums": {"files"},
+    "hub": {"checksums"},
     "data": {"files"},
     "cif": set(),
     "subsampling": {"cif"},
-    "upstream": {"files", "cif", "subsampling"},
+    "upstream": {"files", "hub", "cif", "subsampling"},
     "pretrain": {"files", "cif", "subsampling", "upstream"},
     "asr": {"cif", "subsampling", "upstream"},
     "report": {"files", "cif", "subsampling", "upstream", "asr"},
+    "zoo": {"checksums", "files", "hub", "plugin", "upstream", "asr", "report"},
     "tasks": {"cif", "subsampling", "upstream", "pretrain", "data"},
 }
 MAY_IMPORT["bin"] = {*MAY_IMPORT}

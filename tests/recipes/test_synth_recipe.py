@@ -159,6 +159,18 @@ def test_packed_models(finished):
     names = zipfile.ZipFile(packed).namelist()
     for ending in ("meta.yaml", "config.yaml", ".pth", "bpe.model"):
         assert any(name.endswith(ending) for name in names), names
+    options = [
+        "--skip_upload_hf",
+        "false",
+        "--hf_repo",
+        "user/x",
+        "--pack_system",
+        "ssl",
+    ]
+    done = run(folder, "--stage", 15, *options, "--hf_args", "--dry_run")
+    assert done.returncode == 0, done.stderr
+    for name in ("model.safetensors", "rate.json", "README.md", "checksums.json"):
+        assert f"  {name}\n" in done.stdout
 
 
 def test_publishing_asks_for_a_repository(finished):

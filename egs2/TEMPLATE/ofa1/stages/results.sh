@@ -15,10 +15,19 @@ systems() {
 }
 
 print_system() {
-    local name=${1#train_asr_} # conf/train_asr_adaptive.yaml -> adaptive
-    if [ -f "$2/.done" ]; then
-        (IFS=$'\t' && shift && echo "${name}"$'\t'"$*")
+    local name=${1#train_asr_} start # conf/train_asr_adaptive.yaml -> adaptive
+    if [ ! -f "$2/.done" ]; then
+        [ ! -d "$2" ] || log "${name} is left out: $2 is not finished" >&2
+        return
     fi
+    # What .from says of the CTC model's checkpoint, where training started from that.
+    start=$(made_from "$2" | awk -v dir="${asr_exp}/" 'index($0, dir) == 1')
+    if [ -n "${start}" ] && [ "$(describe "${start% * *}")" != "${start}" ]; then
+        log "${name} is left out: ${start% * *} is no longer what $2 started from;" \
+            "train it again with --overwrite true" >&2
+        return
+    fi
+    (IFS=$'\t' && shift && echo "${name}"$'\t'"$*")
 }
 
 decode_dir() { # DIR CONFIG
@@ -47,7 +56,7 @@ stage_13() {
 decode() { # DIR CHECKPOINT CONFIG LAMBDAS
     local dir=$1 model=$2 config=$3 lams=$4 out set dumps=() sets=() options inputs
     out=$(decode_dir "${dir}" "${config}")
-    need "${dir}/${model}" "10 to 12"
+    need_checkpoint "${dir}/${model}" "10 to 12"
     need_config "${config}"
     for set in ${test_sets}; do
         need "${raw}/${set}/wav.scp" 3
@@ -70,7 +79,8 @@ decode() { # DIR CHECKPOINT CONFIG LAMBDAS
             "${options[@]}"
     else
         for set in ${test_sets}; do
-            split_keys "${raw}/${set}/wav.scp" "${out}/logdir/${set}" "${inference_nj}"
+            split_keys "${raw}/${set}/wav.scp" "${out}/logdir/${set}" "${inference_nj}" \
+                --inference_nj
             run_inference JOB=1:"${inference_nj}" "${out}/log/${set}.JOB.log" \
                 --key_file "${out}/logdir/${set}.JOB.scp" \
                 --output_dir "${out}/logdir/output.JOB" \
@@ -97,39 +107,51 @@ run_inference() { # [JOB=1:N] LOG OPTION...
 }
 
 stage_14() {
-    local found name dir model options
+    local found name dir model results
     found=$(systems)
     [ -n "${found}" ] || die "no trained model in ${expdir}; run stages 10 to 12 first"
     while IFS=$'\t' read -r name dir model _ <&3; do
-        options=()
-        if [ "${bpemodel}" != none ]; then
-            options+=(--option "${bpemodel}")
-        fi
-        if [ -f "${expdir}/report/report.md" ]; then
-            options+=(--option "${expdir}/report/report.md")
-        fi
-        if to_do "${dir}/packed" "${dir}/${model}" "${dir}/config.yaml"; then
-            # shellcheck disable=SC2086
-            ${train_cmd} "${dir}/packed/pack.log" python3 -m espnet2.bin.pack asr \
-                --asr_train_config "${dir}/config.yaml" \
-                --asr_model_file "${dir}/${model}" \
-                --outpath "${dir}/packed/model.zip" ${options[@]+"${options[@]}"}
-            finish "${dir}/packed"
-        fi
-        log "${name}: ${dir}/packed/model.zip"
+        need_checkpoint "${dir}/${model}" "10 to 12"
+        # They are on the card.
+        mapfile -t results < <(find "${dir}" -path '*/lam*/stats.json' | sort)
+        pack "${name}" "${dir}" "${dir}/${model}" "${dir}/config.yaml" \
+            ${results[@]+"${results[@]}"} \
+            -- pack_asr --exp_dir "${dir}" --model_file "${model}"
     done 3<<<"${found}"
+    if [ -z "${pretrained_upstream}" ] && [ -f "${ssl_exp}/upstream/rate.json" ]; then
+        pack ssl "${ssl_exp}" "${ssl_exp}"/upstream/* \
+            -- pack_upstream --upstream_dir "${ssl_exp}/upstream"
+    fi
+}
+
+pack() { # NAME DIR INPUT... -- COMMAND OPTION...: into DIR/packed
+    local name=$1 packed=$2/packed inputs=()
+    shift 2
+    while [ "$1" != -- ]; do
+        inputs+=("$1")
+        shift
+    done
+    shift
+    if to_do "${packed}" "license=${hf_license}" "datasets=${hf_datasets}" \
+        "lang=${lang}" "${inputs[@]}"; then
+        # shellcheck disable=SC2086
+        tool "${packed}/pack.log" publish "$@" --out_dir "${packed}/model" \
+            --zip "${packed}/model.zip" --license "${hf_license}" \
+            --datasets ${hf_datasets} --language "${lang}"
+        finish "${packed}"
+    fi
+    log "${name}: ${packed}/model and model.zip beside it"
 }
 
 stage_15() {
     [ -n "${hf_repo}" ] || usage_error "stage 15 needs --hf_repo USER/NAME"
-    local found dir unpacked
-    found=$(systems)
+    local found dir
+    found=$(systems && printf 'ssl\t%s\n' "${ssl_exp}")
     dir=$(awk -F'\t' -v name="${pack_system}" '$1 == name {print $2}' <<<"${found}")
     [ -n "${dir}" ] || die "--pack_system ${pack_system}: not trained; there are:" \
         "$(cut -f1 <<<"${found}" | paste -s -d' ')"
-    need "${dir}/packed/model.zip" 14
-    unpacked=${dir}/packed/model
-    rm -rf "${unpacked}"
-    python3 -m zipfile -e "${dir}/packed/model.zip" "${unpacked}"
-    python3 "${OFA_TEMPLATE}/pyscripts/upload.py" "${unpacked}" "${hf_repo}"
+    need "${dir}/packed/.done" 14
+    # shellcheck disable=SC2086
+    python3 -m espnet_ofa.bin.publish upload --folder "${dir}/packed/model" \
+        --repo "${hf_repo}" ${hf_args}
 }

@@ -1,0 +1,142 @@
+r"""Pack trained models and publish them on the Hugging Face Hub.
+
+    python -m espnet_ofa.bin.publish pack_asr --exp_dir exp/asr_train_asr_ctc \
+        --model_file valid.loss.ave.pth --out_dir packed/model --zip packed/model.zip
+    python -m espnet_ofa.bin.publish upload --folder packed/model --repo user/name
+
+The packed folder loads with unmodified ESPnet and needs nothing else; so does the zip.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+
+def get_parser() -> argparse.ArgumentParser:
+    """Command line: one subcommand per step."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    def command(name: str, run, text: str) -> argparse.ArgumentParser:
+        sub = commands.add_parser(name, help=text, description=text)
+        sub.set_defaults(run=run)
+        return sub
+
+    asr = command("pack_asr", _pack_asr, "pack a recogniser that ESPnet trained")
+    asr.add_argument("--exp_dir", required=True, help="folder of the training")
+    asr.add_argument("--model_file", required=True, help="checkpoint in it")
+    asr.add_argument("--bpemodel", help="by default where the config says")
+    asr.add_argument(
+        "--decode_dir",
+        action="append",
+        help="results for the card; by default all below --exp_dir",
+    )
+    asr.add_argument(
+        "--test_set",
+        action="append",
+        default=[],
+        metavar="NAME:DIR",
+        help="where the reference DIR/text is, if it moved since decoding",
+    )
+    ssl = command("pack_upstream", _pack_upstream, "pack a pre-trained upstream")
+    ssl.add_argument("--upstream_dir", required=True, help="config.yaml and weights")
+    for sub in (asr, ssl):
+        sub.add_argument("--out_dir", required=True, help="the package; replaced")
+        sub.add_argument("--zip", help="write it as a zip file too")
+        sub.add_argument("--license", default="cc-by-4.0", help="of the weights")
+        sub.add_argument("--datasets", nargs="*", default=[], help="trained on")
+        sub.add_argument("--language", default="en", help="ISO code, or none")
+        sub.add_argument("--train_command", help="by default the head of train.log")
+
+    upload = command("upload", _upload, "upload a packed folder")
+    upload.add_argument("--folder", required=True, help="what was packed")
+    upload.add_argument("--repo", required=True, help="USER/NAME; made if need be")
+    upload.add_argument("--private", action="store_true", help="where it is made")
+    upload.add_argument("--revision", help="branch; main by default")
+    upload.add_argument(
+        "--exist_ok", action="store_true", help="whatever the repository holds"
+    )
+    upload.add_argument(
+        "--dry_run", action="store_true", help="only show what would go; no network"
+    )
+    return parser
+
+
+def _about(args: argparse.Namespace):
+    from espnet_ofa.zoo.card import About
+
+    # Recipes call their language what they like; the hub knows ISO codes.
+    iso = re.fullmatch("[a-z]{2,3}", args.language)
+    return About(
+        license=args.license,
+        datasets=tuple(args.datasets),
+        language=args.language if iso else None,
+        command=args.train_command,
+    )
+
+
+def _pack_asr(args: argparse.Namespace) -> None:
+    from espnet_ofa.bin.report import find_references
+    from espnet_ofa.zoo.pack import pack_asr
+
+    folder = pack_asr(
+        args.exp_dir,
+        args.model_file,
+        args.out_dir,
+        about=_about(args),
+        bpemodel=args.bpemodel,
+        decode_dirs=args.decode_dir,
+        references=find_references(args.test_set),
+    )
+    _finish(folder, args.zip)
+
+
+def _pack_upstream(args: argparse.Namespace) -> None:
+    from espnet_ofa.zoo.pack import pack_upstream
+
+    folder = pack_upstream(args.upstream_dir, args.out_dir, about=_about(args))
+    _finish(folder, args.zip)
+
+
+def _finish(folder: Path, zip_name: str | None) -> None:
+    print(folder)
+    if zip_name is not None:
+        from espnet_ofa.zoo.pack import archive
+
+        print(archive(folder, zip_name))
+
+
+def _upload(args: argparse.Namespace) -> None:
+    # Imported here: uploading needs neither torch nor ESPnet.
+    from espnet_ofa.zoo.publish import publish
+
+    address = publish(
+        args.folder,
+        args.repo,
+        private=args.private,
+        dry_run=args.dry_run,
+        revision=args.revision,
+        exist_ok=args.exist_ok,
+    )
+    if not args.dry_run:
+        print(address)
+
+
+def main(cmd: Sequence[str] | None = None) -> None:
+    """Command line; what is wrong is said in one line."""
+    args = get_parser().parse_args(cmd)
+    logging.basicConfig(level="INFO", format="%(asctime)s %(levelname)s: %(message)s")
+    try:
+        args.run(args)
+    except (OSError, ValueError) as error:
+        raise SystemExit(f"Error: {error}") from error
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""The zoo: trained models packed, published, pulled and loaded."""

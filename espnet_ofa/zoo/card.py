@@ -1,0 +1,299 @@
+"""The model card: what a stranger must know, written from the run itself."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from huggingface_hub import EvalResult, ModelCardData
+
+from espnet_ofa.report.tables import lambda_table, ssl_section
+from espnet_ofa.report.tradeoff import Row
+
+CARD_NAME = "README.md"
+REPO = "USER/NAME"  # publishing puts the repository's name in its place
+
+_LINKS = (
+    "Made with [ESPnet](https://github.com/espnet/espnet) and its plugin espnet_ofa: "
+    "one encoder for every frame period from 20 ms to 90 ms and beyond. Lambda, a "
+    "single number, sets how many frames go into one unit: 0 keeps them all, 1 keeps "
+    "as few as alpha, the learned weights, asks for."
+)
+_SEARCH = ("beam_size", "ctc_weight", "penalty", "maxlenratio")
+
+
+@dataclass(frozen=True)
+class About:
+    """What a run does not know of itself.
+
+    Attributes:
+        license: of the weights, as the hub names it.
+        datasets: corpora, by their hub ids where they have one.
+        language: ISO code; None leaves it out.
+        command: that trained the model; by default the head of ``train.log``.
+    """
+
+    license: str = "cc-by-4.0"
+    datasets: tuple[str, ...] = ()
+    language: str | None = "en"
+    command: str | None = None
+
+
+@dataclass(frozen=True)
+class LearnedLam:
+    """A lambda that training settled.
+
+    Attributes:
+        role: ``frontend``, ``preencoder`` or ``encoder``.
+        value: as the checkpoint has it.
+        start: where training began.
+    """
+
+    role: str
+    value: float
+    start: float
+
+
+def asr_card(
+    name: str,
+    config: Mapping[str, Any],
+    rows: Sequence[Row],
+    learned: Sequence[LearnedLam],
+    parameters: int,
+    report: Path | None,
+    about: About,
+) -> str:
+    """Card of a recogniser.
+
+    Args:
+        name: of the model.
+        config: the packed ``config.yaml``.
+        rows: its results, by test set, then lambda; may be empty.
+        learned: lambdas that training settled.
+        parameters: how many.
+        report: folder of ``report.md`` and pictures beside the card, if there is one.
+        about: what the run does not know.
+    """
+    metadata = _metadata(name, "automatic-speech-recognition", rows, about)
+    results = ["Not decoded before it was packed."]
+    if rows:
+        results = [
+            "Word error rate and measured cost at each lambda. Frame period, units and "
+            "real-time factor (RTF) are measured on the test set; MACs are those of "
+            "the encoder, frontend included, per second of audio.",
+            lambda_table(rows),
+            *_pictures(report),
+            *_setups(rows),
+        ]
+    for lam in learned:
+        results.append(
+            f"Lambda of the {lam.role} was learned: {lam.value:.4f}, from "
+            f"{lam.start:g} at the start of training."
+        )
+    sections = {
+        "Use": _asr_snippet(config, rows, learned),
+        "Results": "\n\n".join(results),
+        "Training": _training(config.get("version"), parameters, about),
+        "Limits": _bullets(_asr_limits(config, rows, about)),
+    }
+    return _card(metadata, name, "Speech recogniser.", sections, config)
+
+
+def upstream_card(
+    name: str,
+    config: Mapping[str, Any],
+    facts: Mapping[str, object] | None,
+    parameters: int,
+    about: About,
+) -> str:
+    """Card of a pre-trained upstream.
+
+    Args:
+        name: of the model.
+        config: of the upstream.
+        facts: ``rate.json``, if there is one; see
+            :func:`espnet_ofa.report.tables.ssl_section`.
+        parameters: how many.
+        about: what the run does not know.
+    """
+    metadata = _metadata(name, "feature-extraction", (), about)
+    limits = [
+        "Reads 16 kHz mono audio.",
+        "Pre-trained without text: features, not transcripts.",
+        *_data_limit(about),
+    ]
+    sections = {
+        "Use": _python(
+            "import soundfile",
+            "import torch",
+            "from espnet_ofa import OFAUpstream",
+            "",
+            f'upstream = OFAUpstream.from_pretrained("{REPO}")',
+            'speech, rate = soundfile.read("speech.wav", dtype="float32")  # 16 kHz',
+            "wave = torch.from_numpy(speech)[None]",
+            "out = upstream(wave, torch.tensor([len(speech)]), lam=0.6)",
+            "print(out.hidden_states[-1].shape, out.period_ms)",
+        ),
+        "Results": "Frame period not measured."
+        if facts is None
+        else ssl_section(facts),
+        "Training": _training(None, parameters, about),
+        "Limits": _bullets(limits),
+    }
+    return _card(metadata, name, "Self-supervised speech encoder.", sections, config)
+
+
+def _metadata(name: str, task: str, rows: Sequence[Row], about: About) -> str:
+    """The YAML that the hub reads."""
+    corpus = about.datasets[0] if about.datasets else "unknown"
+    results = [
+        EvalResult(
+            task_type=task,
+            dataset_type=corpus,
+            dataset_name=f"{corpus} {row.stats.test_set}",
+            dataset_split=row.stats.test_set,
+            metric_type="wer",
+            metric_name="WER (%)"
+            + ("" if row.stats.lam is None else f" at lambda {row.stats.lam:.3g}"),
+            metric_value=round(row.wer, 2),
+        )
+        for row in rows
+        if row.wer == row.wer
+    ]
+    data = ModelCardData(
+        model_name=name if results else None,
+        eval_results=results or None,
+        language=about.language,
+        license=about.license,
+        library_name="espnet",
+        pipeline_tag=task,
+        tags=["espnet", "espnet_ofa", "audio", "speech", task, "sequence-compression"],
+        datasets=list(about.datasets) or None,
+        metrics=["wer", "cer"] if rows else None,
+    )
+    return data.to_yaml()
+
+
+def _card(
+    metadata: str,
+    name: str,
+    what: str,
+    sections: Mapping[str, str],
+    config: Mapping[str, Any],
+) -> str:
+    text = yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True)
+    # A token may be a row of backticks: the fence is longer than any of them.
+    fence = "```"
+    while fence in text:
+        fence += "`"
+    parts = [f"---\n{metadata.strip()}\n---", f"# {name}", f"{what} {_LINKS}"]
+    parts += [f"## {title}\n\n{body}" for title, body in sections.items()]
+    parts.append(
+        "## Config\n\n<details><summary>config.yaml</summary>\n\n"
+        f"{fence}yaml\n{text.strip()}\n{fence}\n\n</details>"
+    )
+    return "\n\n".join(parts) + "\n"
+
+
+def _asr_snippet(
+    config: Mapping[str, Any], rows: Sequence[Row], learned: Sequence[LearnedLam]
+) -> str:
+    """Decoding in the way that the results were got, as far as ESPnet can."""
+    setup = rows[0].stats.setup if rows else {}
+    options: dict[str, object] = {"beam_size": 5, "maxlenratio": -200.0}
+    if config.get("decoder") is None:
+        options = {"beam_size": 1, "ctc_weight": 1.0}
+    if setup.get("search") == "beam":
+        options = {name: setup[name] for name in _SEARCH if name in setup}
+    given = "".join(f", {name}={value}" for name, value in options.items())
+    lam = 0.5
+    fixed = [row for row in rows if row.stats.lam is not None]
+    if fixed:
+        lam = min(fixed, key=lambda row: row.wer).stats.lam
+    own = "  # without it: the learned one" if learned else "  # 0: exact; 1: shortest"
+    return _python(
+        "import soundfile",
+        "from espnet2.bin.asr_inference import Speech2Text",
+        "from espnet_ofa import set_lam",
+        "",
+        f'speech2text = Speech2Text.from_pretrained("{REPO}"{given})',
+        f"set_lam(speech2text.asr_model, {lam:.3g}){own}",
+        'speech, rate = soundfile.read("speech.wav")  # 16 kHz, mono',
+        "text, *_ = speech2text(speech)[0]",
+        "print(text)",
+    )
+
+
+def _pictures(report: Path | None) -> list[str]:
+    plots = sorted(report.glob("*.png")) if report is not None else []
+    alt = "WER against frame period and MACs"
+    return [f"![{alt}]({plot.parent.name}/{plot.name})" for plot in plots]
+
+
+def _setups(rows: Sequence[Row]) -> list[str]:
+    """How it was decoded; the same words once."""
+    lines = []
+    for row in rows:
+        setup = ", ".join(f"{k} {v}" for k, v in row.stats.setup.items())
+        line = f"Decoded with {setup}."
+        if line not in lines:
+            lines.append(line)
+    return lines
+
+
+def _training(version: object, parameters: int, about: About) -> str:
+    lines = [
+        f"- data: {', '.join(about.datasets) or 'not told'}",
+        f"- parameters: {parameters / 1e6:.2f} M",
+        f"- licence of the weights: {about.license}",
+    ]
+    if version:
+        lines.append(f"- espnet {version}")
+    if about.command is None:
+        return "\n".join([*lines, "- command: not recorded; the config is below"])
+    return "\n".join(lines) + f"\n\n```sh\n{about.command}\n```"
+
+
+def _asr_limits(
+    config: Mapping[str, Any], rows: Sequence[Row], about: About
+) -> list[str]:
+    rate = (config.get("frontend_conf") or {}).get("fs", 16000)
+    rate = str(rate).replace("k", "000")
+    limits = [f"Reads mono audio at {rate} Hz.", *_data_limit(about)]
+    periods = [row.stats.period_ms for row in rows]
+    if periods:
+        limits.append(
+            f"Measured at frame periods from {min(periods):.0f} to {max(periods):.0f} "
+            "ms; nobody knows what it does outside."
+        )
+        limits.append("RTF holds for the device named above.")
+    for row in rows:
+        stats = row.stats
+        where = f"Of {stats.utterances} utterances of {stats.test_set}"
+        if stats.lam is not None:
+            where += f" at lambda {stats.lam:.3g}"
+        if stats.infeasible:
+            limits.append(f"{where}, {stats.infeasible} have too few units for CTC.")
+        if stats.too_short:
+            limits.append(f"{where}, {stats.too_short} are too short for the encoder.")
+        if stats.capped:
+            limits.append(f"{where}, {stats.capped} ran into the length limit.")
+    return limits
+
+
+def _data_limit(about: About) -> list[str]:
+    if not about.datasets:
+        return []
+    corpora = ", ".join(about.datasets)
+    return [f"Trained on {corpora} alone; other speech may fare far worse."]
+
+
+def _bullets(lines: Sequence[str]) -> str:
+    return "\n".join(f"- {line}" for line in lines)
+
+
+def _python(*lines: str) -> str:
+    return "\n".join(["```python", *lines, "```"])

@@ -1,0 +1,255 @@
+"""Turn what training left into a folder that can be published and loads anywhere.
+
+A recogniser is laid out as ``espnet2.bin.pack`` lays it out (``meta.yaml`` names the
+arguments of ``Speech2Text``), so that unmodified ESPnet loads it. Nothing of the
+training's folder is needed any more, and nothing of it shows.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import shutil
+import sys
+import zipfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+from espnet_ofa.checksums import CHECKSUMS_NAME, NOT_LISTED, write_checksums
+from espnet_ofa.files import write_file, write_text
+from espnet_ofa.upstream.checkpoint import CONFIG_NAME, WEIGHTS_NAME, from_pretrained
+from espnet_ofa.zoo.card import CARD_NAME, About, asr_card, upstream_card
+from espnet_ofa.zoo.portable import (
+    copy_file,
+    free_name,
+    hide_folders,
+    portable,
+    strings,
+)
+from espnet_ofa.zoo.pull import META_NAME
+from espnet_ofa.zoo.results import own_rows, write_report
+from espnet_ofa.zoo.weights import (
+    load_packed,
+    read_weights,
+    save_safely,
+    settle_lams,
+)
+
+logger = logging.getLogger(__name__)
+
+RATE_NAME = "rate.json"
+_AT_ROOT = (META_NAME, WEIGHTS_NAME, *NOT_LISTED)
+
+
+def pack_asr(
+    exp_dir: str | Path,
+    model_file: str | Path,
+    out_dir: str | Path,
+    *,
+    about: About | None = None,
+    bpemodel: str | Path | None = None,
+    decode_dirs: Sequence[str | Path] | None = None,
+    references: Mapping[str, str] | None = None,
+) -> Path:
+    """Pack a recogniser that ESPnet trained, and check that it loads.
+
+    Args:
+        exp_dir: folder of the training, with ``config.yaml``.
+        model_file: checkpoint in it, e.g. ``valid.loss.ave.pth``.
+        out_dir: made, or replaced if it holds an earlier package.
+        about: what the run does not know of itself, for the card.
+        bpemodel: by default where the config says.
+        decode_dirs: results for the card; by default all below ``exp_dir``. Those of
+            other checkpoints are left out.
+        references: test set -> Kaldi text file, where it is not where it was.
+
+    Raises:
+        FileNotFoundError: the config, the checkpoint or a file they need is missing.
+        FileExistsError: ``out_dir`` holds something else.
+        ValueError: the checkpoint is no model's, or lacks or adds keys.
+    """
+    exp_dir = Path(exp_dir)
+    source = exp_dir / model_file
+    trained = _read_config(exp_dir / CONFIG_NAME)
+    state = read_weights(source)
+    if bpemodel is not None:
+        trained["bpemodel"] = str(bpemodel)
+    about = _with_command(about, exp_dir)
+    rows = own_rows(exp_dir, source.name, decode_dirs, references)
+    taken = {Path(text) for text in strings(trained)}
+    clash = sorted(name for name in _AT_ROOT if Path(name) in taken)
+    if clash:
+        raise ValueError(
+            f"{exp_dir / CONFIG_NAME}: {', '.join(clash)} in it is also the name of a "
+            "packed file, and espnet_model_zoo would replace it by a path; rename it"
+        )
+    with _drafted(out_dir) as folder:
+        name = exp_dir.resolve().name
+        config, config_path = _lay_out(folder / free_name(name, taken), trained, source)
+        model = load_packed(folder, state)
+        learned = settle_lams(model, config)
+        _write_yaml(config_path, config)
+        write_file(folder / WEIGHTS_NAME, lambda draft: save_safely(state, draft))
+        report = None
+        if rows:
+            report = write_report(folder / free_name("report", taken), rows)
+        else:
+            logger.warning(f"{exp_dir}: not decoded (stage 13): a card without results")
+        parameters = sum(p.numel() for p in model.parameters())
+        card = asr_card(name, config, rows, learned, parameters, report, about)
+        write_text(folder / CARD_NAME, card)
+        write_checksums(folder)
+    return Path(out_dir)
+
+
+def pack_upstream(
+    upstream_dir: str | Path, out_dir: str | Path, *, about: About | None = None
+) -> Path:
+    """Pack a pre-trained upstream: config, weights and measured rate.
+
+    Args:
+        upstream_dir: as ``save_pretrained`` leaves it; ``rate.json`` may be missing.
+        out_dir: made, or replaced if it holds an earlier package.
+        about: what the run does not know of itself, for the card.
+
+    Raises:
+        FileNotFoundError: no upstream there.
+        FileExistsError: ``out_dir`` holds something else.
+        ValueError: weights that do not fit their config.
+    """
+    source = Path(upstream_dir)
+    if not source.is_dir():
+        raise FileNotFoundError(
+            f"{source}: expected a folder with {CONFIG_NAME} and {WEIGHTS_NAME}, found "
+            "none; recipe stage 8 makes it"
+        )
+    upstream = from_pretrained(source)
+    about = _with_command(about, source.resolve().parent)
+    rate = source / RATE_NAME
+    facts: dict[str, object] | None = None
+    if rate.is_file():
+        facts = json.loads(hide_folders(rate.read_text(encoding="utf-8")))
+    with _drafted(out_dir) as folder:
+        upstream.config.to_yaml(folder / CONFIG_NAME)
+        shutil.copyfile(source / WEIGHTS_NAME, folder / WEIGHTS_NAME)
+        if facts is not None:
+            write_text(folder / RATE_NAME, json.dumps(facts, indent=2) + "\n")
+        name = source.resolve().parent.name
+        parameters = sum(p.numel() for p in upstream.parameters())
+        config = upstream.config.to_dict()
+        card = upstream_card(name, config, facts, parameters, about)
+        write_text(folder / CARD_NAME, card)
+        write_checksums(folder)
+    return Path(out_dir)
+
+
+def archive(folder: str | Path, path: str | Path) -> Path:
+    """Zip of a packed folder, for espnet_model_zoo; equal folders give equal bytes."""
+    folder = Path(folder)
+
+    def write(draft: Path) -> None:
+        with zipfile.ZipFile(draft, "w") as file:  # weights do not compress
+            for member in sorted(p for p in folder.rglob("*") if p.is_file()):
+                name = member.relative_to(folder).as_posix()
+                info = zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0))
+                info.external_attr = 0o644 << 16
+                info.file_size = member.stat().st_size  # zip64 where it must be
+                with member.open("rb") as data, file.open(info, "w") as target:
+                    shutil.copyfileobj(data, target)
+
+    return write_file(path, write)
+
+
+@contextmanager
+def _drafted(out_dir: str | Path) -> Iterator[Path]:
+    """A new folder that takes the place of ``out_dir`` when the block is through."""
+    out = Path(out_dir)
+    package = (out / CHECKSUMS_NAME).is_file()
+    if out.exists() and not package and (not out.is_dir() or any(out.iterdir())):
+        raise FileExistsError(
+            f"{out}: expected an earlier package or nothing, found something else; "
+            "remove it, or choose another folder"
+        )
+    draft = out.with_name(f".{out.name}.{os.getpid()}")
+    draft.mkdir(parents=True)
+    try:
+        yield draft
+        shutil.rmtree(out, ignore_errors=True)
+        os.replace(draft, out)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+
+
+def _read_config(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"{path}: expected the config that training left, found no such file; "
+            "recipe stages 10 to 12 train"
+        )
+    config = yaml.safe_load(path.read_text(encoding="utf-8"))
+    if not isinstance(config, dict) or "token_list" not in config:
+        raise ValueError(f"{path}: expected an ESPnet recogniser's config")
+    return config
+
+
+def _lay_out(
+    home: Path, trained: dict[str, Any], source: Path
+) -> tuple[dict[str, Any], Path]:
+    """Config, checkpoint and other files in ``home``, ``meta.yaml`` beside it.
+
+    Returns:
+        The portable config and where it was written.
+    """
+    home.mkdir()
+    config_path = home / CONFIG_NAME
+    known = {Path(CONFIG_NAME)}
+
+    def add(path: Path) -> str:
+        target = home / free_name(path.name, known)
+        copy_file(path, target)
+        known.add(Path(target.name))
+        return target.relative_to(home.parent).as_posix()
+
+    config = portable(trained, add)
+    files = {"asr_model_file": add(source)}
+    # Beside the config's, which is relative to the package: Speech2Text prefers this.
+    bpemodel = config.get("bpemodel")
+    if bpemodel and (home.parent / bpemodel).is_file():
+        files["bpemodel"] = bpemodel
+    _write_yaml(config_path, config)
+    _write_yaml(
+        home.parent / META_NAME,
+        {  # as espnet2.bin.pack writes it
+            "yaml_files": {"asr_train_config": f"{home.name}/{CONFIG_NAME}"},
+            "files": files,
+            "timestamp": source.stat().st_mtime,
+            "python": sys.version,
+            "torch": str(torch.__version__),
+            "espnet": config.get("version"),  # that trained
+        },
+    )
+    return config, config_path
+
+
+def _with_command(about: About | None, exp_dir: Path) -> About:
+    """The command that trained, from the head of its log, where nobody tells it."""
+    about = about or About()
+    log = exp_dir / "train.log"
+    if about.command is None and log.is_file():
+        with log.open(encoding="utf-8", errors="replace") as file:
+            first = file.readline().strip()
+        if first.startswith("# "):
+            about = replace(about, command=first[2:])
+    return replace(about, command=hide_folders(about.command or "") or None)
+
+
+def _write_yaml(path: Path, content: object) -> None:
+    text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
+    write_text(path, text)

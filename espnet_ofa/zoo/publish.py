@@ -1,0 +1,192 @@
+"""Upload a packed folder to the Hugging Face Hub, or to what ``HF_ENDPOINT`` names."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, errors
+
+from espnet_ofa.checksums import CHECKSUMS_NAME, NOT_LISTED, verify
+from espnet_ofa.hub import HUB_ID
+from espnet_ofa.zoo.card import CARD_NAME, REPO
+
+_TEXT = {".md", ".yaml", ".json", ".csv"}
+_SECRETS = re.compile(
+    r"\bhf_[A-Za-z0-9]{30,}\b|\bAKIA[0-9A-Z]{16}\b|\bghp_[A-Za-z0-9]{36}\b"
+    r"|-----BEGIN [A-Z ]*PRIVATE KEY-----"
+)
+
+
+def publish(
+    folder: str | Path,
+    repo_id: str,
+    *,
+    private: bool = False,
+    dry_run: bool = False,
+    revision: str | None = None,
+    token: str | None = None,
+    exist_ok: bool = False,
+) -> str:
+    """Upload a packed folder in one commit: nobody ever pulls half of it.
+
+    Called again after an interruption, it sends only what has not arrived. Files of an
+    earlier package that this one has not are removed.
+
+    Args:
+        folder: what ``pack_asr`` or ``pack_upstream`` made.
+        repo_id: ``user/name``; made if it is not there.
+        private: visible to its owner only; for a repository that is made.
+        dry_run: only print what would go and what would stay; contacts nobody.
+        revision: branch, made if it is not there; by default ``main``.
+        token: by default the one of ``hf auth login`` or ``HF_TOKEN``.
+        exist_ok: also into a repository that holds something other than a package.
+
+    Returns:
+        Address of the repository.
+
+    Raises:
+        FileNotFoundError: no packed folder.
+        ValueError: files are not what was packed, a secret among them, or a card that
+            the hub refuses.
+        FileExistsError: the repository holds something else, or is public where
+            ``private`` was asked for.
+        PermissionError: no token, a wrong one, or no right to write there.
+        ConnectionError: the hub cannot be reached.
+    """
+    folder = Path(folder)
+    api = HfApi(token=token)
+    address = f"{api.endpoint}/{repo_id}"
+    if not HUB_ID.fullmatch(repo_id):
+        raise ValueError(f"{repo_id!r}: expected a repository as user/name")
+    names = packed_files(folder)
+    if dry_run:
+        _print_plan(folder, names, address)
+        return address
+    with _explained(repo_id, address):
+        there = _open_repo(api, repo_id, private, exist_ok)
+        if revision is not None:
+            api.create_branch(repo_id, branch=revision, exist_ok=True)
+        card = (folder / CARD_NAME).read_text(encoding="utf-8")
+        content: dict[str, Path | bytes] = {name: folder / name for name in names}
+        content[CARD_NAME] = card.replace(REPO, repo_id).encode()
+        old = _earlier_files(api, repo_id, revision) if there else set()
+        api.create_commit(
+            repo_id,
+            [
+                *(CommitOperationAdd(k, _source(v)) for k, v in content.items()),
+                *(CommitOperationDelete(k) for k in sorted(old - set(names))),
+            ],
+            commit_message="Publish with espnet_ofa",
+            revision=revision,
+        )
+    return address
+
+
+def packed_files(folder: str | Path) -> list[str]:
+    """Names of what belongs to a package, after a look at every one.
+
+    Raises:
+        FileNotFoundError: no packed folder.
+        ValueError: a file is not what was packed, or holds a secret.
+    """
+    folder = Path(folder)
+    for name in NOT_LISTED:
+        if not (folder / name).is_file():
+            raise FileNotFoundError(
+                f"{folder}: expected a packed folder, found no {name}; pack first "
+                "(recipe stage 14)"
+            )
+    verify(folder)
+    listed = json.loads((folder / CHECKSUMS_NAME).read_text(encoding="utf-8"))
+    names = sorted({*listed["files"], *NOT_LISTED})
+    for name in names:
+        if Path(name).suffix in _TEXT and _SECRETS.search(
+            (folder / name).read_text(encoding="utf-8", errors="replace")
+        ):
+            raise ValueError(
+                f"{folder / name}: holds what looks like an access token or a private "
+                "key; remove it where it came from, then pack again"
+            )
+    return names
+
+
+def _print_plan(folder: Path, names: list[str], address: str) -> None:
+    sizes = {name: (folder / name).stat().st_size for name in names}
+    print(f"{folder} -> {address}")
+    for name, size in sizes.items():
+        print(f"  {size:>12,}  {name}")
+    print(f"  {sum(sizes.values()):>12,}  bytes in {len(names)} files")
+    found = (p.relative_to(folder) for p in folder.rglob("*") if p.is_file())
+    for name in sorted({p.as_posix() for p in found} - {*names}):
+        print(f"  left out, as it was not packed: {name}")
+
+
+def _open_repo(api: HfApi, repo_id: str, private: bool, exist_ok: bool) -> bool:
+    """Make the repository, or see that it is one to write to; True if it was there."""
+    try:
+        info = api.model_info(repo_id)
+    except errors.RepositoryNotFoundError:
+        api.create_repo(repo_id, private=private)
+        return False
+    if private and not info.private:
+        raise FileExistsError(
+            f"{repo_id}: is there and public, and you ask for private; change that on "
+            "the website, or choose another name"
+        )
+    names = {sibling.rfilename for sibling in info.siblings or ()} - {".gitattributes"}
+    if names and CHECKSUMS_NAME not in names and not exist_ok:
+        raise FileExistsError(
+            f"{repo_id}: expected a new, an empty or a packed repository, found "
+            f"{', '.join(sorted(names)[:5])}; choose another name, or say --exist_ok"
+        )
+    return True
+
+
+def _earlier_files(api: HfApi, repo_id: str, revision: str | None) -> set[str]:
+    """What the package that is there lists."""
+    try:
+        path = api.hf_hub_download(repo_id, CHECKSUMS_NAME, revision=revision)
+    except errors.EntryNotFoundError:
+        return set()
+    listed = json.loads(Path(path).read_text(encoding="utf-8"))["files"]
+    there = set(api.list_repo_files(repo_id, revision=revision))
+    return set(listed) & there
+
+
+def _source(content: Path | bytes) -> str | bytes:
+    return str(content) if isinstance(content, Path) else content
+
+
+@contextmanager
+def _explained(repo_id: str, address: str) -> Iterator[None]:
+    """Errors of the client as built-in ones that say what to do."""
+    try:
+        yield
+    except (FileExistsError, ValueError):
+        raise
+    except Exception as e:  # the client's errors share no base class
+        found = f"found {type(e).__name__}: {' '.join(str(e).split())[:300]}"
+        status = getattr(getattr(e, "response", None), "status_code", None)
+        if isinstance(e, errors.LocalTokenNotFoundError) or status == 401:
+            raise PermissionError(
+                f"{repo_id}: expected {address} to accept your token, {found}. Run `hf "
+                "auth login`, or set HF_TOKEN to one that may write"
+            ) from e
+        if status == 403:
+            raise PermissionError(
+                f"{repo_id}: expected a repository that you may write to, {found}. Use "
+                "your own name or organisation, and a token with the right to write"
+            ) from e
+        if status == 409:
+            raise FileExistsError(
+                f"{repo_id}: somebody has it, or changed it just now; {found}. Look at "
+                f"{address}, run again or choose another name"
+            ) from e
+        raise ConnectionError(
+            f"{repo_id}: expected to upload it to {address}, {found}. Check the "
+            "network and HF_ENDPOINT and run again: what has arrived is not sent twice"
+        ) from e

@@ -1,0 +1,67 @@
+"""What the card tells of results: those of the packed checkpoint, and no others."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from espnet_ofa.files import write_text
+from espnet_ofa.report.environment import environment
+from espnet_ofa.report.plots import plot_tradeoff
+from espnet_ofa.report.tables import results_markdown, write_data
+from espnet_ofa.report.tradeoff import Row, collect_rows, find_decode_dirs
+from espnet_ofa.zoo.portable import hide_folders
+
+logger = logging.getLogger(__name__)
+
+
+def own_rows(
+    exp_dir: Path,
+    checkpoint: str,
+    decode_dirs: Sequence[str | Path] | None = None,
+    references: Mapping[str, str] | None = None,
+) -> list[Row]:
+    """Results of one checkpoint, without the paths of where it was decoded.
+
+    Args:
+        exp_dir: folder of the training.
+        checkpoint: name of the file.
+        decode_dirs: where to look; by default everywhere below ``exp_dir``.
+        references: test set -> Kaldi text file, where it is not where it was.
+
+    Raises:
+        FileNotFoundError, ValueError: see
+            :func:`espnet_ofa.report.tradeoff.collect_rows`.
+    """
+    if decode_dirs is None:
+        try:
+            decode_dirs = find_decode_dirs(exp_dir)
+        except FileNotFoundError:
+            return []
+    rows = []
+    for folder in map(Path, decode_dirs):
+        for row in collect_rows(folder.name, folder, references):
+            model = Path(str(row.stats.setup.get("model", checkpoint))).name
+            if model != checkpoint:
+                logger.warning(f"{folder}: results of {model}, not of {checkpoint}")
+                continue
+            setup = {
+                k: hide_folders(v) if isinstance(v, str) else v
+                for k, v in row.stats.setup.items()
+                if k != "model"
+            }
+            rows.append(replace(row, stats=replace(row.stats, setup=setup)))
+    return rows
+
+
+def write_report(folder: Path, rows: Sequence[Row]) -> Path:
+    """Tables and pictures of this model alone; stage 13's may be of many."""
+    facts = environment()
+    write_data(folder, rows, facts)
+    names = dict.fromkeys(row.stats.test_set for row in rows)
+    plots = [plot_tradeoff(rows, n, folder / f"tradeoff_{n}.png") for n in names]
+    links = [plot.name for plot in plots]
+    write_text(folder / "report.md", results_markdown(rows, facts, plots=links))
+    return folder

@@ -1,0 +1,84 @@
+"""Weights of a recogniser on their way into a package: read, checked, saved again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from espnet_ofa.plugin import register
+from espnet_ofa.upstream.checkpoint import load_strictly
+from espnet_ofa.zoo.card import LearnedLam
+from espnet_ofa.zoo.pull import speech2text_options
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """A model's weights and nothing else.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: not a checkpoint, or one that holds optimizer states.
+    """
+    if not path.is_file():
+        there = sorted(p.name for p in path.parent.glob("*.pth"))
+        raise FileNotFoundError(f"{path}: no such checkpoint; there are {there}")
+    advice = "give one such as valid.loss.ave.pth; checkpoint.pth is for resuming"
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as e:  # pickle, zip and runtime errors alike
+        raise ValueError(
+            f"{path}: not a whole checkpoint of weights alone "
+            f"({str(e).splitlines()[0]}); {advice}"
+        ) from e
+    other = [k for k, v in state.items() if not isinstance(v, Tensor)]
+    if other:
+        raise ValueError(
+            f"{path}: expected weights alone, found {', '.join(other[:5])}; {advice}"
+        )
+    return state
+
+
+def load_packed(folder: Path, state: dict[str, Tensor]) -> nn.Module:
+    """The packed model as ESPnet loads it; every key must fit.
+
+    Raises:
+        ValueError: missing or unexpected keys, by name.
+    """
+    register()
+    from espnet2.tasks.asr import ASRTask
+
+    with speech2text_options(folder) as options:
+        model, args = ASRTask.build_model_from_file(
+            options["asr_train_config"], options["asr_model_file"]
+        )
+    if not getattr(args, "use_adapter", False):
+        load_strictly(model, state, "the checkpoint")
+    return model
+
+
+def settle_lams(model: nn.Module, config: dict[str, Any]) -> list[LearnedLam]:
+    """Write learned lambdas into the config, as the value lambda starts from."""
+    from espnet_ofa.asr.adapter import Adapter
+
+    found = []
+    for module in model.modules():
+        if isinstance(module, Adapter) and module.policy.learnable is not None:
+            lam = module.policy.learnable
+            value = min(max(lam.value().item(), lam.low), lam.high)
+            found.append(LearnedLam(module.role, value, lam.init))
+            conf = config[f"{module.role}_conf"]
+            conf["lam_conf"] = {**(conf.get("lam_conf") or {}), "init": value}
+    return found
+
+
+def save_safely(state: dict[str, Tensor], path: Path) -> None:
+    """Save as safetensors."""
+    # Cloned: safetensors refuses tensors that share memory, such as tied embeddings.
+    weights = {
+        k: v.clone(memory_format=torch.contiguous_format) for k, v in state.items()
+    }
+    save_file(weights, path, metadata={"format": "pt"})
+    path.chmod(0o644)  # safetensors makes it the owner's alone

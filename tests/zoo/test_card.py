@@ -1,0 +1,101 @@
+"""What a model card says, from what was measured."""
+
+from __future__ import annotations
+
+import pytest
+import yaml
+from huggingface_hub import ModelCard
+
+from espnet_ofa.report.scoring import Score
+from espnet_ofa.report.stats import DecodeStats
+from espnet_ofa.report.tradeoff import Row
+from espnet_ofa.zoo.card import About, LearnedLam, asr_card, upstream_card
+
+CONFIG = {"frontend_conf": {"fs": "16k"}, "decoder": None, "token_list": ["a", "```"]}
+GREEDY = {"search": "greedy", "device": "a phone"}
+BEAM = {"search": "beam", "beam_size": 3, "ctc_weight": 0.7, "maxlenratio": -90.0}
+
+
+def row(lam: float | None, errors: int, setup: dict | None = None, **fields) -> Row:
+    """Ten words, some of them wrong."""
+    stats = DecodeStats(
+        "test",
+        lam=lam,
+        utterances=5,
+        units=100,
+        frames=200,
+        frame_seconds=4.0,
+        audio_seconds=4.0,
+        macs=1e9,
+        macs_seconds=1.0,
+        infeasible=0,
+        setup=GREEDY if setup is None else setup,
+    )
+    for name, value in fields.items():
+        setattr(stats, name, value)
+    score = Score(5, 10, 10 - errors, errors, 0, 0, wrong_sentences=errors)
+    return Row("ctc", stats, {"wer": score, "cer": score})
+
+
+def card(rows=(), learned=(), config=None, about=None) -> ModelCard:
+    about = about or About(datasets=("an4",))
+    text = asr_card("tiny", config or CONFIG, rows, learned, 10**6, None, about)
+    return ModelCard(text)
+
+
+def test_metadata_is_read_back_by_the_hub_s_own_parser():
+    data = card([row(0.0, 2), row(1.0, 3)]).data.to_dict()
+    assert data["datasets"] == ["an4"] and data["metrics"] == ["wer", "cer"]
+    (result,) = data["model-index"][0]["results"]
+    assert result["dataset"] == {"name": "an4 test", "type": "an4", "split": "test"}
+    values = {m["name"]: m["value"] for m in result["metrics"]}
+    assert values == {"WER (%) at lambda 0": 20.0, "WER (%) at lambda 1": 30.0}
+
+
+def test_without_results_none_are_told():
+    made = card(about=About(language=None))
+    data = made.data.to_dict()
+    assert not {"model-index", "metrics", "datasets", "language"} & data.keys()
+    assert "Not decoded before it was packed" in made.content
+    assert "command: not recorded" in made.content
+
+
+def test_the_snippet_decodes_as_measured():
+    text = card([row(0.3, 2), row(0.7, 1)]).content
+    assert 'from_pretrained("USER/NAME", beam_size=1, ctc_weight=1.0)' in text
+    assert "set_lam(speech2text.asr_model, 0.7)" in text  # the best
+    text = card([row(0.3, 2, BEAM)], config={**CONFIG, "decoder": "rnn"}).content
+    assert '"USER/NAME", beam_size=3, ctc_weight=0.7, maxlenratio=-90.0)' in text
+
+
+def test_limits_are_those_that_were_met():
+    text = card([row(0.5, 1, infeasible=2, capped=1, too_short=3)]).content
+    at = "Of 5 utterances of test at lambda 0.5"
+    assert f"{at}, 2 have too few units for CTC." in text
+    assert f"{at}, 3 are too short" in text and f"{at}, 1 ran into" in text
+    assert "16000 Hz" in text and "Trained on an4 alone" in text
+    assert "too few units" not in card([row(0.5, 1)]).content
+
+
+def test_a_learned_lambda_is_told():
+    text = card(learned=[LearnedLam("encoder", 0.61234, 0.5)]).content
+    assert "Lambda of the encoder was learned: 0.6123, from 0.5" in text
+
+
+def test_the_config_survives_its_fence():
+    text = card().content
+    block = text.split("````yaml\n")[1].split("\n````\n")[0]
+    assert yaml.safe_load(block) == CONFIG
+
+
+@pytest.mark.parametrize("facts", [None, {"target_period_ms": 90.0}])
+def test_upstream(facts):
+    if facts is not None:
+        facts["measured"] = [{"lam": 1, "period_ms": 60.0}]
+    text = upstream_card("ssl", {"dim": 8}, facts, 2_000_000, About(command="x --y"))
+    made = ModelCard(text)
+    assert made.data.to_dict()["pipeline_tag"] == "feature-extraction"
+    assert 'OFAUpstream.from_pretrained("USER/NAME")' in made.content
+    assert ("not measured" in made.content) == (facts is None)
+    assert ("WARNING" in made.content) == (facts is not None)  # 60 is not 90
+    assert "```sh\nx --y\n```" in made.content

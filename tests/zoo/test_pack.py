@@ -1,0 +1,284 @@
+"""Packing what ESPnet trained: nothing is missing, nothing of the training shows."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import re
+import shutil
+import zipfile
+
+import pytest
+import torch
+import trained as tiny
+import yaml
+from espnet2.bin.asr_inference import Speech2Text
+from espnet2.tasks.asr import ASRTask
+from huggingface_hub import ModelCard
+from safetensors.torch import load_file
+
+from espnet_ofa.bin import publish as command
+from espnet_ofa.checksums import verify
+from espnet_ofa.upstream import OFAUpstream
+from espnet_ofa.zoo.card import About
+from espnet_ofa.zoo.pack import archive, pack_asr, pack_upstream
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    return tiny.train(tmp_path_factory.mktemp("far") / "away_from_here")
+
+
+@torch.no_grad()
+def decode(speech2text, wave) -> tuple:
+    """Text, and the encoder's output at the model's own lambda."""
+    speech = torch.from_numpy(tiny.soundfile.read(wave, dtype="float32")[0])
+    text = speech2text(speech.numpy())[0][0]
+    encoded = speech2text.asr_model.encode(speech[None], torch.tensor([len(speech)]))[0]
+    return text, encoded
+
+
+@pytest.fixture(scope="module")
+def packed(run, tmp_path_factory):
+    """The package, its zip, and what the model gave."""
+    out = tmp_path_factory.mktemp("packed")
+    config, weights = run.exp / "config.yaml", run.exp / run.checkpoint
+    before = decode(Speech2Text(config, weights, ctc_weight=1.0, beam_size=1), run.wave)
+    command.main(
+        ["pack_asr", "--exp_dir", str(run.exp), "--model_file", run.checkpoint]
+        + ["--out_dir", str(out / "model"), "--zip", str(out / "model.zip")]
+        + ["--datasets", "noise"]
+    )
+    return out / "model", out / "model.zip", before
+
+
+@pytest.fixture
+def gone(run):
+    """The training's folder is not where it was."""
+    moved = run.root.with_name("moved")
+    run.root.rename(moved)
+    yield
+    moved.rename(run.root)
+
+
+def load_config(folder) -> tuple[dict, dict]:
+    """meta.yaml and the config that it names."""
+    meta = yaml.safe_load((folder / "meta.yaml").read_text())
+    name = meta["yaml_files"]["asr_train_config"]
+    return meta, yaml.safe_load((folder / name).read_text())
+
+
+def test_unmodified_espnet_loads_it_from_the_folder_alone(run, packed, gone):
+    folder, _, (text, encoded) = packed
+    meta, _ = load_config(folder)
+    files = {k: folder / v for k, v in (meta["yaml_files"] | meta["files"]).items()}
+    assert set(files) <= set(inspect.signature(Speech2Text.__init__).parameters)
+    files = {k: str(v) for k, v in files.items()}
+    again = decode(Speech2Text(**files, ctc_weight=1.0, beam_size=1), run.wave)
+    assert again[0] == text and torch.equal(again[1], encoded)
+
+
+def test_the_snippet_runs(run, packed, gone, tmp_path, monkeypatch, capsys):
+    from espnet_model_zoo.downloader import ModelDownloader
+
+    folder, archived, _ = packed
+    shutil.copy(run.wave, tmp_path / "speech.wav")
+    monkeypatch.chdir(tmp_path)
+    init = functools.partialmethod(ModelDownloader.__init__, cachedir=tmp_path / "zoo")
+    monkeypatch.setattr(ModelDownloader, "__init__", init)
+    card = (folder / "README.md").read_text()
+    code = re.search(r"```python\n(.*?)```", card, re.DOTALL)
+    assert code is not None and "set_lam(" in code[1]
+    exec(code[1].replace("USER/NAME", str(archived)), {})
+    assert set(capsys.readouterr().out.strip()) <= set("ab ")
+
+
+def test_what_is_in_it(packed):
+    folder, archived, _ = packed
+    found = {p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()}
+    assert found == {
+        *("README.md", "checksums.json", "meta.yaml", "model.safetensors"),
+        *(f"asr_tiny/{n}" for n in ("bpe.model", "config.yaml", "valid.loss.ave.pth")),
+        *(f"report/report.{ending}" for ending in ("csv", "json", "md")),
+        "report/tradeoff_test.png",
+    }
+    assert verify(folder)
+    with zipfile.ZipFile(archived) as file:
+        assert set(file.namelist()) == found and file.testzip() is None
+    pickled = torch.load(folder / "asr_tiny/valid.loss.ave.pth", weights_only=True)
+    safe = load_file(folder / "model.safetensors")
+    assert pickled.keys() == safe.keys()
+    assert all(torch.equal(pickled[k], safe[k]) for k in safe)
+
+
+def test_nothing_of_the_training_shows(run, packed):
+    folder, archived, _ = packed
+    for path in (*folder.rglob("*"), archived):
+        if path.is_file():
+            data = path.read_bytes()
+            assert b"away_from_here" not in data, path
+            assert str(run.root.parent).encode() not in data, path
+    _, config = load_config(folder)
+    assert config["output_dir"] is None
+    assert config["train_data_path_and_name_and_type"] == []
+    assert (
+        config["frontend_conf"]["upstream"]
+        == config["frontend_conf"]["upstream_config"]
+    )
+    assert config["optim_conf"] == {"lr": 0.01}  # not a path: stays
+
+
+def test_a_learned_lambda_is_settled(packed):
+    folder, _, _ = packed
+    _, config = load_config(folder)
+    state = load_file(folder / "model.safetensors")
+    raw = state["frontend.upstream.policy.learnable.raw"]
+    learned = torch.sigmoid(100 * raw).item()
+    assert config["frontend_conf"]["lam_conf"]["init"] == pytest.approx(learned)
+    assert abs(learned - 0.3) > 1e-3  # it moved
+    card = (folder / "README.md").read_text()
+    assert f"was learned: {learned:.4f}, from 0.3 at the start" in card
+
+
+def test_a_learned_lambda_of_an_encoder(tmp_path):
+    torch.manual_seed(0)
+    conf = {"encoder": "transformer", "lam": "adaptive", "stem_dim": 16}
+    conf["encoder_conf"] = tiny.CONFIG["encoder_conf"]
+    options = {"encoder": "ofa", "encoder_conf": conf, "token_type": "char"}
+    options |= {"model_conf": {"ctc_weight": 1.0}, "token_list": ["<blank>", "a", "#"]}
+    (tmp_path / "train.yaml").write_text(yaml.safe_dump(options))
+    flags = ["--config", str(tmp_path / "train.yaml"), "--output_dir", "x"]
+    args = ASRTask.get_parser().parse_args(flags)
+    model = ASRTask.build_model(args)
+    with torch.no_grad():
+        model.encoder.policy.learnable.raw.fill_(0.012)
+    exp = tmp_path / "exp"  # a name that is a setting in every config
+    exp.mkdir()
+    torch.save(model.state_dict(), exp / "1epoch.pth")
+    (exp / "config.yaml").write_text(yaml.safe_dump(vars(args)))
+    folder = pack_asr(exp, "1epoch.pth", tmp_path / "out")
+    meta, config = load_config(folder)
+    value = torch.sigmoid(torch.tensor(1.2)).item()
+    settled = config["encoder_conf"]["lam_conf"]["init"]
+    assert settled == pytest.approx(value)
+    assert meta["files"] == {"asr_model_file": "exp_/1epoch.pth"}
+    assert "Lambda of the encoder was learned" in (folder / "README.md").read_text()
+    assert "Not decoded" in (folder / "README.md").read_text()
+
+
+def test_the_card_tells_the_run(packed):
+    folder, _, _ = packed
+    card = ModelCard.load(folder / "README.md")
+    data = card.data.to_dict()
+    assert data["library_name"] == "espnet" and data["license"] == "cc-by-4.0"
+    assert data["datasets"] == ["noise"] and data["language"] == "en"
+    assert data["pipeline_tag"] == "automatic-speech-recognition"
+    (result,) = data["model-index"][0]["results"]
+    names = [metric["name"] for metric in result["metrics"]]
+    assert names[0] == "WER (%) at lambda 0" and len(names) == 3
+    rows = (folder / "report/report.csv").read_text().splitlines()[1:]
+    assert len(rows) == 3
+    text = card.content
+    assert "![WER against frame period and MACs](report/tradeoff_test.png)" in text
+    assert "python3 -m x --output_dir asr_tiny --ngpu 0" in text
+    assert "<details><summary>config.yaml</summary>" in text and "lam_conf" in text
+    assert re.search(r"\| 20\.0 +\|", text) and "device" in text
+
+
+def test_equal_input_equal_package(run, tmp_path):
+    sums = []
+    for name in ("one", "two"):
+        pack_upstream(run.root / "upstream", tmp_path / name)
+        archive(tmp_path / name, tmp_path / f"{name}.zip")
+        sums.append((tmp_path / f"{name}.zip").read_bytes())
+    assert sums[0] == sums[1]
+
+
+def test_an_upstream(run, tmp_path):
+    source = run.root / "upstream"
+    rate = '{"data_dir": "%s/data", "target_period_ms": 90, "measured": [%s]}'
+    points = '{"lam": 0, "period_ms": 20}, {"lam": 1, "period_ms": 88}'
+    (source / "rate.json").write_text(rate % (run.root, points))
+    about = About(license="mit", datasets=("noise",), language=None)
+    folder = pack_upstream(source, tmp_path / "ssl", about=about)
+    assert verify(folder)
+    names = {p.name for p in folder.iterdir()}
+    rest = {"README.md", "checksums.json", "rate.json"}
+    assert names == {"config.yaml", "model.safetensors", *rest}
+    assert all(str(run.root).encode() not in p.read_bytes() for p in folder.iterdir())
+    ours = OFAUpstream.from_pretrained(folder).state_dict()
+    for name, value in OFAUpstream.from_pretrained(source).state_dict().items():
+        assert torch.equal(value, ours[name])
+    card = ModelCard.load(folder / "README.md")
+    data = card.data.to_dict()
+    assert data["license"] == "mit" and "language" not in data
+    assert re.search(r"\| 1 +\| 88\.0 ", card.content)
+
+
+def copy_of(run, tmp_path):
+    """The training, to be broken."""
+    exp = tmp_path / "exp"
+    shutil.copytree(run.exp, exp, ignore=shutil.ignore_patterns("decode_*"))
+    return exp
+
+
+def test_a_missing_file_is_named(run, tmp_path):
+    exp, out = copy_of(run, tmp_path), tmp_path / "out"
+    with pytest.raises(FileNotFoundError, match=r"nothing/config\.yaml: expected"):
+        pack_asr(tmp_path / "nothing", "x.pth", out)
+    with pytest.raises(FileNotFoundError, match=r"x\.pth: no such.*'valid\.loss\.ave"):
+        pack_asr(exp, "x.pth", out)
+    with pytest.raises(FileNotFoundError, match=r"no/bpe\.model: the config names it"):
+        pack_asr(exp, run.checkpoint, out, bpemodel="no/bpe.model")
+    with pytest.raises(ValueError, match=r"data\.model: not a sentencepiece model"):
+        (tmp_path / "data.model").write_text("some text")
+        pack_asr(exp, run.checkpoint, out, bpemodel=tmp_path / "data.model")
+    with pytest.raises(FileNotFoundError, match="expected a folder with config.yaml"):
+        pack_upstream(tmp_path / "nothing", out)
+    assert not out.exists() and not list(tmp_path.glob(".out*"))
+
+
+def test_a_checkpoint_that_does_not_fit(run, tmp_path):
+    exp, out = copy_of(run, tmp_path), tmp_path / "out"
+    with pytest.raises(ValueError, match=r"not a whole checkpoint of weights alone"):
+        pack_asr(exp, "checkpoint.pth", out)
+    torch.save({"model": {}, "optimizers": []}, exp / "more.pth")
+    with pytest.raises(ValueError, match="alone, found model, optimizers; give"):
+        pack_asr(exp, "more.pth", out)
+    path = exp / run.checkpoint
+    path.write_bytes(path.resolve().read_bytes()[:-500])
+    with pytest.raises(ValueError, match="not a whole checkpoint"):
+        pack_asr(exp, run.checkpoint, out)
+    path.unlink()
+    state = torch.load(run.exp / run.checkpoint, weights_only=True)
+    state["surplus"] = state.pop("ctc.ctc_lo.weight")
+    torch.save(state, path)
+    with pytest.raises(ValueError, match=r"ctc\.ctc_lo\.weight.*surplus"):
+        pack_asr(exp, run.checkpoint, out)
+    config = yaml.safe_load((exp / "config.yaml").read_text())
+    config["model"] = "espnet"  # ESPnet's own says nothing of it
+    (exp / "config.yaml").write_text(yaml.safe_dump(config))
+    with pytest.raises(ValueError, match=r"missing: ctc\.ctc_lo\.weight.*surplus"):
+        pack_asr(exp, run.checkpoint, out)
+    assert not out.exists() and not list(tmp_path.glob(".out*"))
+
+
+def test_only_packages_are_replaced(run, tmp_path):
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "thesis.tex").write_text("ten years")
+    with pytest.raises(FileExistsError, match="out: expected an earlier package"):
+        pack_upstream(run.root / "upstream", out)
+    (out / "thesis.tex").unlink()
+    pack_upstream(run.root / "upstream", out)
+    before = (out / "checksums.json").read_text()
+    with pytest.raises(FileNotFoundError):
+        pack_asr(tmp_path / "nothing", "x.pth", out)
+    assert (out / "checksums.json").read_text() == before
+    pack_upstream(run.root / "upstream", out)
+
+
+def test_errors_are_one_line(tmp_path):
+    arguments = ["--upstream_dir", str(tmp_path / "no"), "--out_dir", str(tmp_path)]
+    with pytest.raises(SystemExit, match="Error: .*no: expected a folder"):
+        command.main(["pack_upstream", *arguments])

@@ -1,0 +1,179 @@
+"""Uploading to a hub that is real except for where it is."""
+
+from __future__ import annotations
+
+import json
+import socket
+import subprocess
+import sys
+import time
+
+import pytest
+from huggingface_hub import HfApi
+from huggingface_hub.utils import close_session
+
+from espnet_ofa.bin import publish as command
+from espnet_ofa.checksums import write_checksums
+from espnet_ofa.upstream import OFAUpstream
+from espnet_ofa.zoo.pack import pack_upstream
+from espnet_ofa.zoo.publish import packed_files, publish
+
+NAME = "user/tiny"
+FILES = {"README.md", "checksums.json", "config.yaml", "model.safetensors"}
+
+
+@pytest.fixture
+def packed(upstream_folder, tmp_path):
+    return pack_upstream(upstream_folder, tmp_path / "packed")
+
+
+def puts(hub) -> int:
+    """Blobs that arrived."""
+    found = [r for r in hub.requests if r[0] == "PUT" and r[3] == 200]
+    hub.requests.clear()
+    return len(found)
+
+
+def test_everything_arrives_in_one_commit(hub, packed, capsys):
+    arguments = ["upload", "--folder", str(packed), "--repo", NAME]
+    command.main(arguments)
+    assert capsys.readouterr().out.strip() == f"{hub.url}/{NAME}"
+    files = hub.files(NAME)
+    assert set(files) == FILES and not hub.repos[NAME].private
+    for name in FILES - {"README.md"}:
+        assert files[name] == (packed / name).read_bytes()
+    card = files["README.md"].decode()
+    assert f'from_pretrained("{NAME}")' in card and "USER/NAME" not in card
+    assert hub.cards[0]["library_name"] == "espnet"
+    assert len(hub.repos[NAME].commits) == 2  # the first is the empty one
+    OFAUpstream.from_pretrained(NAME)
+    # What is there is not sent again.
+    assert puts(hub) == 1
+    assert publish(packed, NAME) == f"{hub.url}/{NAME}"
+    assert puts(hub) == 0 and set(hub.files(NAME)) == FILES
+
+
+def test_private(hub, packed):
+    publish(packed, NAME, private=True)
+    assert hub.repos[NAME].private
+    publish(packed, NAME, private=True)
+    publish(packed, "user/open")
+    with pytest.raises(FileExistsError, match="user/open: is there and public"):
+        publish(packed, "user/open", private=True)
+
+
+def test_a_later_package_replaces_the_earlier(hub, packed):
+    publish(packed, NAME)
+    HfApi().upload_file(path_or_fileobj=b"mine", path_in_repo="notes.txt", repo_id=NAME)
+    (packed / "extra.yaml").write_text("a: 1\n")
+    write_checksums(packed)
+    publish(packed, NAME)
+    assert set(hub.files(NAME)) == FILES | {"extra.yaml", "notes.txt"}
+    (packed / "extra.yaml").unlink()
+    write_checksums(packed)
+    publish(packed, NAME)
+    assert set(hub.files(NAME)) == FILES | {"notes.txt"}
+
+
+def test_a_repository_of_something_else(hub, packed):
+    api = HfApi()
+    api.create_repo(NAME)
+    publish(packed, NAME)  # empty: ours to fill
+    api.create_repo("user/other")
+    api.upload_file(path_or_fileobj=b"x", path_in_repo="x.txt", repo_id="user/other")
+    with pytest.raises(FileExistsError, match=r"user/other: expected .* found x\.txt"):
+        publish(packed, "user/other")
+    assert set(hub.files("user/other")) == {"x.txt"}
+    publish(packed, "user/other", exist_ok=True)
+    assert set(hub.files("user/other")) == FILES | {"x.txt"}
+
+
+def test_a_cut_upload_goes_on(hub, packed, monkeypatch):
+    monkeypatch.setattr(time, "sleep", lambda _: None)  # between the client's attempts
+    (packed / "more.safetensors").write_bytes(b"\1" * 200_000)
+    write_checksums(packed)
+    hub.cut_uploads = [None, *[1000] * 20]  # the second blob never arrives
+    with pytest.raises(ConnectionError, match=f"{NAME}: expected to upload.*run again"):
+        publish(packed, NAME)
+    assert hub.files(NAME) == {}  # nobody pulls half of it
+    assert puts(hub) == 1
+    hub.cut_uploads = []
+    publish(packed, NAME)
+    assert puts(hub) == 1  # the other one
+    assert set(hub.files(NAME)) == FILES | {"more.safetensors"}
+
+
+def test_tokens_and_rights(hub, packed, monkeypatch):
+    with pytest.raises(PermissionError, match=f"{NAME}: .*accept your token.*hf auth"):
+        publish(packed, NAME, token="hf_wrong")
+    with pytest.raises(PermissionError, match="else/tiny: .*that you may write to"):
+        publish(packed, "else/tiny")
+    monkeypatch.delenv("HF_TOKEN")
+    with pytest.raises(PermissionError, match="HF_TOKEN"):
+        publish(packed, NAME)
+    assert not hub.repos
+
+
+def test_no_network(hub, packed):
+    hub.shutdown()
+    hub.server_close()
+    close_session()
+    with pytest.raises(ConnectionError, match=f"{NAME}.*HF_ENDPOINT.*run again"):
+        publish(packed, NAME)
+
+
+def test_dry_run_shows_and_contacts_nobody(packed, tmp_path):
+    (packed / "notes.txt").write_text("mine")
+    with socket.create_server(("127.0.0.1", 0)) as nobody:
+        nobody.settimeout(0.05)
+        url = f"http://127.0.0.1:{nobody.getsockname()[1]}"
+        done = subprocess.run(
+            [sys.executable, "-m", "espnet_ofa.bin.publish", "upload", "--dry_run"]
+            + ["--folder", str(packed), "--repo", NAME],
+            env={"HF_ENDPOINT": url, "HOME": str(tmp_path), "PATH": "/usr/bin"},
+            capture_output=True,
+            text=True,
+        )
+        with pytest.raises(TimeoutError):
+            nobody.accept()
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert lines[0] == f"{packed} -> {url}/{NAME}"
+    shown = {line.split()[1]: line.split()[0] for line in lines[1 : 1 + len(FILES)]}
+    assert set(shown) == FILES
+    for name, size in shown.items():
+        assert int(size.replace(",", "")) == (packed / name).stat().st_size
+    assert lines[-1] == "  left out, as it was not packed: notes.txt"
+
+
+def test_only_what_was_packed(packed, tmp_path):
+    with pytest.raises(FileNotFoundError, match="nothing: expected a packed folder"):
+        publish(tmp_path / "nothing", NAME)
+    with pytest.raises(ValueError, match="'tiny': expected a repository as user/name"):
+        publish(packed, "tiny")
+    weights = packed / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1])
+    with pytest.raises(ValueError, match=r"model\.safetensors: expected \d+ bytes"):
+        publish(packed, NAME, dry_run=True)
+
+
+def test_secrets_stay(packed):
+    assert set(packed_files(packed)) == FILES
+    card = packed / "README.md"
+    card.write_text(card.read_text() + "\n    HF_TOKEN=hf_" + "aB3" * 12 + "\n")
+    with pytest.raises(ValueError, match=r"README\.md: holds what looks like"):
+        packed_files(packed)
+
+
+def test_a_card_that_the_hub_refuses(hub, packed):
+    card = packed / "README.md"
+    card.write_text(card.read_text().replace("license: cc-by-4.0", "license: [1]"))
+    with pytest.raises(ValueError, match="license"):
+        publish(packed, NAME)
+    assert hub.files(NAME) == {}
+
+
+def test_checksums_are_published_as_packed(hub, packed):
+    publish(packed, NAME)
+    listed = json.loads(hub.files(NAME)["checksums.json"])["files"]
+    assert set(listed) == FILES - {"README.md", "checksums.json"}

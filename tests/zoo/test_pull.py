@@ -1,0 +1,245 @@
+"""Pulling from a hub that serves, lies, stumbles or is not there."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from huggingface_hub import HfApi, constants
+from huggingface_hub.utils import close_session
+
+from espnet_ofa import OFAUpstream
+from espnet_ofa.checksums import verify, write_checksums
+from espnet_ofa.hub import pull
+from espnet_ofa.zoo.pull import load_asr
+
+NAME = "user/tiny"
+
+
+@pytest.fixture
+def published(hub, upstream_folder):
+    """The hub with the tiny upstream on it."""
+    api = HfApi()
+    api.create_repo(NAME)
+    api.upload_folder(repo_id=NAME, folder_path=upstream_folder)
+    hub.requests.clear()
+    return hub
+
+
+def same(a: OFAUpstream, b: OFAUpstream) -> bool:
+    """Bit-equal weights and hidden states."""
+    wave, lengths = torch.randn(1, 8000), torch.tensor([8000])
+    states = [up(wave, lengths, lam=0.5).hidden_states[-1] for up in (a, b)]
+    theirs = b.state_dict()
+    return torch.equal(*states) and all(
+        torch.equal(v, theirs[k]) for k, v in a.state_dict().items()
+    )
+
+
+def test_directory_zip_and_hub_id_all_serve(published, upstream_folder, tmp_path):
+    local = OFAUpstream.from_pretrained(upstream_folder)
+    archive = shutil.make_archive(str(tmp_path / "tiny"), "zip", upstream_folder)
+    head = published.repos[NAME].head
+    for name in (archive, NAME, f"{NAME}@{head}"):
+        assert same(local, OFAUpstream.from_pretrained(name)), name
+        assert same(local, OFAUpstream.from_pretrained(name, cache_dir=tmp_path / "c"))
+    fetched = {path for method, path, _, _ in published.requests if method == "GET"}
+    assert not any("README" in path for path in fetched)  # only what is needed
+    assert (pull(NAME) / "README.md").is_file()  # everything
+    assert verify(pull(archive)) and verify(pull(NAME))
+
+
+def test_listed_and_private(hub, upstream_folder, monkeypatch, tmp_path):
+    api = HfApi()
+    api.create_repo(NAME, private=True)
+    api.upload_folder(repo_id=NAME, folder_path=upstream_folder)
+    assert [model.id for model in api.list_models(author="user")] == [NAME]
+    files = {p.name for p in upstream_folder.iterdir()}
+    assert set(api.list_repo_files(NAME)) == files
+    OFAUpstream.from_pretrained(NAME)
+    monkeypatch.delenv("HF_TOKEN")
+    assert not list(api.list_models(author="user"))
+    with pytest.raises(FileNotFoundError, match=f"{NAME}: no such.*HF_TOKEN"):
+        OFAUpstream.from_pretrained(NAME, cache_dir=tmp_path / "empty")
+
+
+@pytest.mark.parametrize("offline", ["option", "environment"])
+def test_offline_uses_what_is_there(published, offline, monkeypatch, tmp_path):
+    options = {"offline": True} if offline == "option" else {}
+    online = OFAUpstream.from_pretrained(NAME)
+    if offline == "environment":
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+        close_session()
+    published.requests.clear()
+    assert same(online, OFAUpstream.from_pretrained(NAME, **options))
+    with pytest.raises(FileNotFoundError, match="other: no such.*; offline.*unset"):
+        OFAUpstream.from_pretrained("user/other", **options)
+    with pytest.raises(FileNotFoundError, match="offline"):  # only in another cache
+        OFAUpstream.from_pretrained(NAME, cache_dir=tmp_path / "empty", **options)
+    assert not published.requests
+
+
+def test_no_network(published, tmp_path, monkeypatch):
+    OFAUpstream.from_pretrained(NAME)
+    published.shutdown()
+    published.server_close()
+    close_session()
+    OFAUpstream.from_pretrained(NAME)  # what was downloaded serves
+    with pytest.raises(ConnectionError) as e:
+        OFAUpstream.from_pretrained(NAME, cache_dir=tmp_path / "empty")
+    for part in (NAME, published.url, "ConnectError", "HF_HUB_OFFLINE=1"):
+        assert part in str(e.value)
+
+
+def test_ids_that_do_not_exist(published, tmp_path):
+    with pytest.raises(FileNotFoundError, match=f"user/none: no such.*{published.url}"):
+        OFAUpstream.from_pretrained("user/none")
+    with pytest.raises(FileNotFoundError, match=r"tiny@v9: expected.*RevisionNotFound"):
+        OFAUpstream.from_pretrained(f"{NAME}@v9")
+    with pytest.raises(FileNotFoundError, match=r"user/a\.\.b: expected a hub id"):
+        OFAUpstream.from_pretrained("user/a..b")
+    for name in ("tiny", "a/b/c", "../x/y", str(tmp_path / "tiny.zip"), "exp/t.zip"):
+        with pytest.raises(FileNotFoundError, match="expected a directory, a zip"):
+            OFAUpstream.from_pretrained(name)
+    published.requests.clear()
+
+
+def test_wrong_token(published, monkeypatch):
+    with pytest.raises(PermissionError, match=f"{NAME}: .*accept the token.*hf auth"):
+        OFAUpstream.from_pretrained(NAME, token="hf_wrong")
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "config.yaml"])
+def test_altered_or_truncated_is_refused(published, name, tmp_path):
+    flip = bytearray(b"\x01" * 1 + b"\x00" * 100_000)
+    changes = {
+        "alter": lambda data: bytes(a ^ b for a, b in zip(data, flip, strict=False)),
+        "truncate": lambda data: data[:-1],
+    }
+    for kind, change in changes.items():
+        published.altered[name] = change
+        with pytest.raises(ValueError) as e:
+            OFAUpstream.from_pretrained(NAME, cache_dir=tmp_path / kind)
+        good = published.files(NAME)[name]
+        found = change(good)
+        expected = {
+            "alter": f"expected sha256 {sha(good)}, found {sha(found)}",
+            "truncate": f"expected {len(good)} bytes, found {len(found)}",
+        }
+        assert f"{name}: {expected[kind]}" in str(e.value)
+        assert NAME in str(e.value) and str(tmp_path / kind) in str(e.value)
+        # The advice helps: what it names is removed, the hub is well again.
+        published.altered.clear()
+        cache = str(e.value).split("remove all of ")[1]
+        shutil.rmtree(cache)
+        OFAUpstream.from_pretrained(NAME, cache_dir=tmp_path / kind)
+
+
+def sha(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def test_a_cut_connection_resumes(hub, tmp_path):
+    chunk = constants.DOWNLOAD_CHUNK_SIZE  # the client keeps whole ones
+    folder = tmp_path / "big"
+    folder.mkdir()
+    (folder / "model.safetensors").write_bytes(bytes(range(256)) * (chunk // 250))
+    write_checksums(folder)
+    api = HfApi()
+    api.create_repo(NAME)
+    api.upload_folder(repo_id=NAME, folder_path=folder)
+    hub.cut_downloads["model.safetensors"] = [chunk + 1000, 2000]
+    hub.requests.clear()
+    assert verify(pull(NAME))
+    ranges = [r for m, p, r, _ in hub.requests if "model.s" in p and m == "GET"]
+    assert ranges == ["", f"bytes={chunk}-", f"bytes={chunk}-"]
+
+
+def test_a_connection_that_stays_cut(published, tmp_path):
+    published.cut_downloads["model.safetensors"] = [0] * 10
+    with pytest.raises(ConnectionError, match=f"{NAME}: .*peer closed.*call again"):
+        OFAUpstream.from_pretrained(NAME)
+    published.cut_downloads.clear()
+    published.requests.clear()
+    OFAUpstream.from_pretrained(NAME)
+    again = [path for method, path, _, _ in published.requests if method == "GET"]
+    assert sum("/resolve/" in path for path in again) == 1  # the others are kept
+
+
+def test_a_damaged_zip_is_refused(upstream_folder, tmp_path, hub):
+    archive = Path(shutil.make_archive(str(tmp_path / "t"), "zip", upstream_folder))
+    data = archive.read_bytes()
+    archive.write_bytes(data[:-30])
+    with pytest.raises(ValueError, match=r"t\.zip: expected .*a whole zip"):
+        pull(archive)
+    at = data.index(b"PK\x01\x02") // 2  # within a member
+    archive.write_bytes(data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :])
+    with pytest.raises(ValueError, match=r"t\.zip: damaged .*get it again"):
+        pull(archive)
+    weights = upstream_folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[::-1])  # a sound zip of something else
+    archive = shutil.make_archive(str(tmp_path / "t"), "zip", upstream_folder)
+    with pytest.raises(ValueError, match=r"model\.safetensors: expected sha256"):
+        pull(archive)
+
+
+def test_folders_that_lack_something(upstream_folder, tmp_path):
+    (upstream_folder / "model.safetensors").unlink()
+    with pytest.raises(ValueError, match=r"model\.safetensors: .*found no such file"):
+        OFAUpstream.from_pretrained(upstream_folder)
+    (upstream_folder / "checksums.json").write_text(json.dumps({"files": ["x"]}))
+    with pytest.raises(ValueError, match=r"checksums\.json: expected"):
+        OFAUpstream.from_pretrained(upstream_folder)
+    (upstream_folder / "checksums.json").unlink()
+    with pytest.raises(FileNotFoundError, match=r"model\.safetensors: not found"):
+        OFAUpstream.from_pretrained(upstream_folder)
+    with pytest.raises(FileNotFoundError, match=r"expected meta\.yaml.*OFAUpstream"):
+        load_asr(upstream_folder)
+    (tmp_path / "asr").mkdir()
+    (tmp_path / "asr" / "meta.yaml").write_text("files: {asr_model_file: exp/a.pth}\n")
+    with pytest.raises(FileNotFoundError, match=r"A recogniser\? Load it with"):
+        OFAUpstream.from_pretrained(tmp_path / "asr")
+    with pytest.raises(ValueError, match="expected mappings yaml_files and files"):
+        load_asr(tmp_path / "asr")
+    with (tmp_path / "asr" / "meta.yaml").open("a") as meta:
+        meta.write("yaml_files: {}\n")
+    with pytest.raises(FileNotFoundError, match=r"exp/a\.pth: meta\.yaml names it"):
+        load_asr(tmp_path / "asr")
+
+
+def test_unlisted_folders_serve_with_a_word(hub, upstream_folder, caplog):
+    (upstream_folder / "checksums.json").unlink()
+    api = HfApi()
+    api.create_repo(NAME)
+    api.upload_folder(repo_id=NAME, folder_path=upstream_folder)
+    OFAUpstream.from_pretrained(NAME)
+    assert f"{NAME} has no checksums.json" in caplog.text
+
+
+DISK_FULL = """
+import resource, sys
+resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000))
+import signal
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+from espnet_ofa.hub import pull
+try:
+    pull(sys.argv[1], cache_dir=sys.argv[2])
+except OSError as e:
+    print(type(e).__name__, e)
+"""
+
+
+def test_a_full_disk(published, upstream_folder, tmp_path, run_python):
+    archive = shutil.make_archive(str(tmp_path / "t"), "zip", upstream_folder)
+    cache = tmp_path / "cache"
+    env = published.environment(tmp_path / "other")
+    for name in (NAME, archive):
+        out = run_python(DISK_FULL, env, name, str(cache), cwd=tmp_path)
+        assert out.startswith(f"OSError {name}: no room"), out
+        assert "cache_dir" in out
+        pull(name, cache_dir=cache)  # what it left behind does no harm
+    assert not list(cache.rglob("*.incomplete")) + list(cache.rglob(".unpacking*"))
