@@ -106,7 +106,7 @@ class Adapter(nn.Module):
                 "learned and alpha keeps its rate. Set lam: adaptive (or "
                 "compressor_conf: {rate_gradient: true})"
             )
-        if guidance and isinstance(compressor, CIFCompressor):
+        if guidance:
             compressor.anchored = False
         self.lam_price = lam_price
         self.guidance = guidance

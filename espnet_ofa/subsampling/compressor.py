@@ -56,6 +56,7 @@ class Compressor(nn.Module):
     """Interface: ``compressor(frames (B, S, D), lengths (B,), lam)``."""
 
     uses_lam = False
+    anchored = False  # whether it holds its rate itself, in training
 
     def forward(
         self,
