@@ -12,6 +12,7 @@ from torch import Tensor
 from espnet_ofa.asr.adapter import Adapter, refuse_misfit
 from espnet_ofa.asr.building import building_args
 from espnet_ofa.asr.guard import needed_units
+from espnet_ofa.subsampling.lengths import valid_mask
 
 
 class OFAASRModel(ESPnetASRModel):
@@ -67,6 +68,19 @@ class OFAASRModel(ESPnetASRModel):
         out, lengths = super().encode(speech, speech_lengths)
         self._encoder_lengths = lengths
         return out, lengths
+
+    def _calc_ctc_loss(
+        self, encoder_out: Tensor, encoder_out_lens: Tensor, ys_pad: Tensor, *args: Any
+    ) -> tuple[Tensor, Any]:
+        """As in ESPnet, whose ``cer_ctc`` counts what CTC says on padding, too."""
+        loss, cer = super()._calc_ctc_loss(encoder_out, encoder_out_lens, ys_pad, *args)
+        if cer is not None:
+            assert self.ctc is not None and self.error_calculator is not None
+            best = self.ctc.argmax(encoder_out)
+            inside = valid_mask(encoder_out_lens.to(best.device), best.shape[1])
+            best = best.masked_fill(~inside, self.blank_id)
+            cer = self.error_calculator(best.cpu(), ys_pad.cpu(), is_ctc=True)
+        return loss, cer
 
     def forward(
         self,

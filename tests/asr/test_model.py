@@ -195,3 +195,19 @@ def test_no_graph_outlives_its_batch(build, batch, conf):
         held += model.encoder.stats().values()
         assert len(held) >= 2 and not any(v.requires_grad for v in held)
         assert model.encoder._graph is None
+
+
+@pytest.mark.parametrize("name", ["espnet", "ofa"])
+def test_characters_said_on_padding_are_no_errors(build, batch, conf, name):
+    """ESPnet counts them, so that a validation score would depend on batches."""
+    torch.manual_seed(0)
+    model = build(model=name, **conf(lam=0.3)).eval()
+    model.ctc.ctc_lo.weight.data.mul_(10)  # says something everywhere
+    both = {**batch, "text": batch["text"][:1].repeat(2, 1)}
+    both["text_lengths"] = batch["text_lengths"][:1].repeat(2)
+    together = model(**both)[1]["cer_ctc"].item()
+    alone = []
+    for row in range(2):
+        one = {key: value[row : row + 1] for key, value in both.items()}
+        alone.append(model(**one)[1]["cer_ctc"].item())
+    assert (together == pytest.approx(sum(alone) / 2)) == (name == "ofa")
