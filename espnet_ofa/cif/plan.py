@@ -185,17 +185,19 @@ def cut(
     real = frame < length
     frame = torch.minimum(frame, (length - 1).clamp(min=0))
 
+    # In float64: whole numbers times a threshold would be fp32.
+    begins = unit.double() * threshold
     low = edge.gather(1, frame)
-    low = torch.where(unit == opened.gather(1, frame), low, unit * threshold)
+    low = torch.where(unit == opened.gather(1, frame), low, begins)
     high = edge.gather(1, frame + 1)
     is_open = unit == opened.gather(1, frame + 1)
-    high = torch.where(is_open, high, (unit + 1) * threshold)
+    high = torch.where(is_open, high, begins + threshold)
 
     # Unit j < last ends inside frame closed[j]; the last one ends with the utterance.
     before = closed.clamp(max=frames - 1)
     start = mass.edge.detach().gather(1, before)
     step = mass.edge.detach().gather(1, before + 1) - start
-    inside = ((columns + 1) * threshold - start) / step
+    inside = ((columns + 1).double() * threshold - start) / step
     ends = torch.where(columns < last, before + inside, length.double())
     durations = torch.diff(ends, dim=1, prepend=torch.zeros_like(ends[:, :1]))
 

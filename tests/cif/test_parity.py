@@ -136,3 +136,17 @@ def test_non_contiguous_input(make_case, backend):
     assert not (apart.frames.is_contiguous() or apart.weights.is_contiguous())
     for a, b in zip(run(apart, backend), want, strict=True):
         torch.testing.assert_close(a, b)
+
+
+def test_a_threshold_that_is_no_binary_fraction(make_case):
+    """Unit boundaries in fp32 would be off by 1e-5 after a hundred units."""
+    frames, weights, lengths = make_case(1, "heavy", 400, dim=2)
+    want = integrate_and_fire(
+        frames, weights, lengths, threshold=0.7, backend="reference"
+    )
+    out = integrate_and_fire(frames, weights, lengths, threshold=0.7, backend="eager")
+    assert torch.equal(out.lengths, want.lengths)
+    torch.testing.assert_close(out.units, want.units.float(), atol=2e-6, rtol=1e-5)
+    torch.testing.assert_close(
+        out.durations, want.durations.float(), atol=2e-5, rtol=1e-5
+    )
