@@ -17,16 +17,9 @@ import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from espnet_ofa.files import write_text
-from espnet_ofa.report.environment import environment
-from espnet_ofa.report.plots import plot_tradeoff
+from espnet_ofa.report.folder import write_report
 from espnet_ofa.report.seeds import seeds_table
-from espnet_ofa.report.tables import (
-    lambda_table,
-    results_markdown,
-    update_readme,
-    write_data,
-)
+from espnet_ofa.report.tables import lambda_table
 from espnet_ofa.report.tradeoff import Row, collect_rows, find_decode_dirs
 
 
@@ -123,41 +116,6 @@ def read_facts(path: str | Path) -> Mapping[str, object]:
     return facts
 
 
-def make_report(
-    rows: Sequence[Row],
-    out: str | Path,
-    *,
-    ssl: Mapping[str, object] | None = None,
-    readme: str | Path | None = None,
-) -> list[Path]:
-    """Write everything into ``out``; returns the pictures, one per test set."""
-    out = Path(out)
-    facts = environment()
-    averages = seeds_table(rows)
-    write_data(out, rows, facts)
-    plots = _draw(rows, out)
-    links = [plot.name for plot in plots]
-    text = results_markdown(rows, facts, averages=averages, ssl=ssl, plots=links)
-    write_text(out / "report.md", text)
-    if readme is not None:
-        links = [f"images/{plot.name}" for plot in _draw(rows, _images(readme))]
-        update_readme(
-            readme,
-            results_markdown(rows, facts, averages=averages, ssl=ssl, plots=links),
-        )
-    return plots
-
-
-def _images(readme: str | Path) -> Path:
-    """Where a README's pictures lie: they are kept with it, experiments are not."""
-    return Path(readme).parent / "images"
-
-
-def _draw(rows: Sequence[Row], folder: Path) -> list[Path]:
-    names = dict.fromkeys(row.stats.test_set for row in rows)
-    return [plot_tradeoff(rows, n, folder / f"tradeoff_{n}.png") for n in names]
-
-
 def main(cmd: Sequence[str] | None = None) -> None:
     """Command line."""
     args = get_parser().parse_args(cmd)
@@ -167,7 +125,7 @@ def main(cmd: Sequence[str] | None = None) -> None:
         rows += collect_rows(name, folder, references)
     ssl = None if args.ssl_stats is None else read_facts(args.ssl_stats)
     out = args.out or Path(args.expdir, "report")
-    plots = make_report(rows, out, ssl=ssl, readme=args.readme)
+    plots = write_report(out, rows, ssl=ssl, readme=args.readme)
     print(lambda_table(rows, short=True))
     averages = seeds_table(rows)
     if averages:

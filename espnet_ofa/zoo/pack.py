@@ -24,6 +24,7 @@ import yaml
 
 from espnet_ofa.checksums import CHECKSUMS_NAME, NOT_LISTED, write_checksums
 from espnet_ofa.files import write_file, write_text
+from espnet_ofa.report.folder import write_report
 from espnet_ofa.upstream.checkpoint import CONFIG_NAME, WEIGHTS_NAME, from_pretrained
 from espnet_ofa.zoo.card import CARD_NAME, About, asr_card, upstream_card
 from espnet_ofa.zoo.portable import (
@@ -34,7 +35,7 @@ from espnet_ofa.zoo.portable import (
     strings,
 )
 from espnet_ofa.zoo.pull import META_NAME
-from espnet_ofa.zoo.results import own_rows, write_report
+from espnet_ofa.zoo.results import own_rows
 from espnet_ofa.zoo.weights import (
     load_packed,
     read_weights,
@@ -99,7 +100,9 @@ def pack_asr(
         write_file(folder / WEIGHTS_NAME, lambda draft: save_safely(state, draft))
         report = None
         if rows:
-            report = write_report(folder / free_name("report", taken), rows)
+            # Of this model alone; stage 13's may be of many.
+            report = folder / free_name("report", taken)
+            write_report(report, rows)
         else:
             logger.warning(f"{exp_dir}: not decoded (stage 13): a card without results")
         parameters = sum(p.numel() for p in model.parameters())

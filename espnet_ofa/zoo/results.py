@@ -7,10 +7,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from espnet_ofa.files import write_text
-from espnet_ofa.report.environment import environment
-from espnet_ofa.report.plots import plot_tradeoff
-from espnet_ofa.report.tables import results_markdown, write_data
 from espnet_ofa.report.tradeoff import Row, collect_rows, find_decode_dirs
 from espnet_ofa.zoo.portable import hide_folders
 
@@ -54,14 +50,3 @@ def own_rows(
             }
             rows.append(replace(row, stats=replace(row.stats, setup=setup)))
     return rows
-
-
-def write_report(folder: Path, rows: Sequence[Row]) -> Path:
-    """Tables and pictures of this model alone; stage 13's may be of many."""
-    facts = environment()
-    write_data(folder, rows, facts)
-    names = dict.fromkeys(row.stats.test_set for row in rows)
-    plots = [plot_tradeoff(rows, n, folder / f"tradeoff_{n}.png") for n in names]
-    links = [plot.name for plot in plots]
-    write_text(folder / "report.md", results_markdown(rows, facts, plots=links))
-    return folder

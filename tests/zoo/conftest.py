@@ -18,18 +18,9 @@ from espnet_ofa.upstream import OFAUpstream, UpstreamConfig
 sys.path.insert(0, str(Path(__file__).parent))  # as pytest's older import mode did
 
 from hub_server import HubServer  # noqa: E402
+from tiny import UPSTREAM  # noqa: E402
 
 FILE = "/{repo_id}/resolve/{revision}/{filename}"
-UPSTREAM = {
-    "extractor": "logmel",
-    "extractor_conf": {"dim": 12, "mels": 16},
-    "dim": 8,
-    "layers": 1,
-    "heads": 2,
-    "ff_dim": 12,
-    "pos_kernel": 4,
-    "pos_groups": 2,
-}
 
 
 @contextmanager

@@ -13,21 +13,12 @@ import numpy as np  # noqa: E402
 import sentencepiece  # noqa: E402
 import soundfile  # noqa: E402
 import yaml  # noqa: E402
+from tiny import UPSTREAM  # noqa: E402
 
 from espnet_ofa.bin import asr_inference  # noqa: E402
 from espnet_ofa.upstream import OFAUpstream, UpstreamConfig  # noqa: E402
 
 TEXTS = {"u1": "ab ba", "u2": "baab", "u3": "abba b", "u4": "a bab"}
-UPSTREAM = {
-    "extractor": "logmel",
-    "extractor_conf": {"dim": 12, "mels": 16},
-    "dim": 8,
-    "layers": 1,
-    "heads": 2,
-    "ff_dim": 12,
-    "pos_kernel": 4,
-    "pos_groups": 2,
-}
 CONFIG = {
     "frontend": "ofa",
     "frontend_conf": {"lam": "adaptive", "lam_conf": {"init": 0.3}},
