@@ -3,13 +3,14 @@
 import functools
 import importlib.util
 import math
+from typing import cast
 
 import torch
 from torch import Tensor
 
 from espnet_ofa.cif import eager
 from espnet_ofa.cif.checks import check_options, check_shapes, check_values
-from espnet_ofa.cif.plan import Plan, accumulate, judge_tail, make_plan
+from espnet_ofa.cif.plan import accumulate, judge_tail, make_plan
 from espnet_ofa.cif.types import CIFOutput
 
 
@@ -118,6 +119,7 @@ def integrate_and_count(
     if validate:
         check_values(weights, lengths)
 
+    wide = weights.dtype == torch.float64
     if backend == "reference":
         from espnet_ofa.cif import reference
 
@@ -128,23 +130,34 @@ def integrate_and_count(
         )
         out = out._replace(
             units=out.units.to(frames.dtype),
-            durations=out.durations.to(_durations_dtype(weights)),
+            durations=out.durations if wide else out.durations.float(),
         )
         return out, int(out.lengths.sum()) if num_units is None else None
 
-    given, lengths, total = lengths, lengths.clamp(0, frames.size(1)), None
+    weights = weights if wide else weights.float()
+    valid, total = lengths.clamp(0, frames.size(1)), None
     with torch.autocast(frames.device.type, enabled=False):
-        mass = accumulate(weights, lengths, threshold)
-        tail = judge_tail(mass, lengths, threshold, tail_threshold)
-        if num_units is None:
-            num_units, total = _read_units(tail.units, weights, given)
-        plan = make_plan(mass, tail, lengths, num_units, threshold)
-        units = _mix(backend, frames, plan, lengths)
-    counts = tail.units[:, 0]
+        if _choose(backend, frames) == "triton":
+            from espnet_ofa.cif import cuda
+
+            mass = cuda.accumulate(weights, valid, threshold, tail_threshold)
+            counts, bad = mass.stats[:, 0], mass.stats[:, 2]
+            if num_units is None:
+                num_units, total = _read_units(counts, bad, weights, lengths)
+            units, durations = cuda.mix(frames, weights, mass, num_units)
+        else:
+            mass = accumulate(weights, valid, threshold)
+            tail = judge_tail(mass, valid, threshold, tail_threshold)
+            counts = tail.units[:, 0]
+            if num_units is None:
+                bad = _find_bad(weights, valid)
+                num_units, total = _read_units(counts, bad, weights, lengths)
+            plan = make_plan(mass, tail, valid, num_units, threshold)
+            units, durations = eager.mix(frames, plan), plan.durations
     out = CIFOutput(
         units,
         counts.clamp(max=num_units).long(),
-        plan.durations.to(_durations_dtype(weights)),
+        durations if wide else durations.float(),
         counts > num_units,
     )
     return out, total
@@ -177,51 +190,57 @@ def expand(units: Tensor, durations: Tensor, num_frames: int) -> Tensor:
     return out.units[:, :num_frames]
 
 
+def _find_bad(weights: Tensor, lengths: Tensor) -> Tensor:
+    """(B, S) weights, (B,) frames -> (B,) bool: some weight is negative or NaN."""
+    valid = torch.arange(weights.size(1), device=weights.device) < lengths[:, None]
+    return ~(torch.where(valid, weights.detach(), 0.0) >= 0).all(1)
+
+
 def _read_units(
-    units: Tensor, weights: Tensor, lengths: Tensor
+    units: Tensor, bad: Tensor, weights: Tensor, lengths: Tensor
 ) -> tuple[int, int | None]:
-    """Maximum and sum of the units per row, (B, 1) float64: the one host wait."""
+    """Maximum and sum of the units per row: the one host wait.
+
+    Args:
+        units: (B,) float64.
+        bad: (B,) not zero where a weight is negative or NaN.
+        weights: (B, S).
+        lengths: (B,) frames, as the caller gave them.
+
+    Raises:
+        ValueError: a bad weight, an empty row or one beyond S, by name.
+    """
     if eager.is_traced():
         most = units.max().long().item()
         torch._check(most >= 1)
-        return int(most), None
-    size = weights.size(1)
-    valid = torch.arange(size, device=weights.device) < lengths[:, None]
-    lightest = torch.where(valid, weights.detach(), 0.0).min()  # NaN if any is
-    ends = lengths.min(), lengths.max()
-    stats = torch.stack([units.max(), units.sum(), *ends, lightest]).tolist()
-    most, total, shortest, longest, lightest = stats
-    lengths_fit = shortest >= 1 and longest <= size
-    if not (lengths_fit and lightest >= 0 and math.isfinite(most)):
+        return cast(int, most), None  # int() would make a constant of the symbol
+    stats = [units.max(), units.sum(), lengths.min(), lengths.max(), bad.max()]
+    most, total, shortest, longest, is_bad = torch.stack(
+        [one.to(units.dtype) for one in stats]
+    ).tolist()
+    lengths_fit = shortest >= 1 and longest <= weights.size(1)
+    if not (lengths_fit and math.isfinite(total)) or is_bad:
         check_values(weights, lengths)
     return int(most), int(total)
 
 
-def _mix(backend: str, frames: Tensor, plan: Plan, lengths: Tensor) -> Tensor:
-    """Sum frames into units with a fast backend."""
+def _choose(backend: str, frames: Tensor) -> str:
+    """The fast backend to use."""
     if backend == "auto":
         use_triton = frames.is_cuda and not eager.is_traced() and _has_triton()
-        backend = "triton" if use_triton else "eager"
-    if backend == "eager":
-        return eager.mix(frames, plan)
-    if backend == "triton":
-        if not _has_triton():
-            raise ValueError(
-                "backend 'triton' needs the package triton; install it "
-                "or use backend='auto' or 'eager'"
-            )
-        from espnet_ofa.cif import kernels
-
-        return kernels.mix(frames, plan, lengths)
-    raise ValueError(
-        f"backend must be auto, reference, eager or triton; got {backend!r}"
-    )
+        return "triton" if use_triton else "eager"
+    if backend not in ("eager", "triton"):
+        raise ValueError(
+            f"backend must be auto, reference, eager or triton; got {backend!r}"
+        )
+    if backend == "triton" and not _has_triton():
+        raise ValueError(
+            "backend 'triton' needs the package triton; install it "
+            "or use backend='auto' or 'eager'"
+        )
+    return backend
 
 
 @functools.cache
 def _has_triton() -> bool:
     return importlib.util.find_spec("triton") is not None
-
-
-def _durations_dtype(weights: Tensor) -> torch.dtype:
-    return torch.float64 if weights.dtype == torch.float64 else torch.float32

@@ -25,6 +25,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from espnet_ofa.cif import traced
 from espnet_ofa.cif.plan import Plan
 
 
@@ -40,15 +41,23 @@ def mix(frames: Tensor, plan: Plan) -> Tensor:
         the dtype of the frames.
     """
     dtype = torch.float64 if frames.dtype == torch.float64 else torch.float32
-    table, share = frames.to(dtype), plan.share.to(dtype)
+    if torch.onnx.is_in_onnx_export():
+        return traced.mix(frames.to(dtype), plan).to(frames.dtype)
+    table, share = frames.to(dtype).flatten(0, 1), plan.share.to(dtype).flatten()
+    (rows, size), count = frames.shape[:2], plan.unit_start.size(1)
+    row = torch.arange(rows, device=frames.device)[:, None]
+    # A row without frames reads another's, for its own may be NaN: its shares are zero.
+    home = torch.where(plan.real[:, :1], row, plan.real[:, :1].int().argmax(0))
+    frame = (plan.frame + home * size).flatten()
+    unit = (plan.unit + row * count).flatten()
     if is_traced():
-        units = _index_add(table, share, plan)
+        units = _index_add(table, frame, share, unit, rows * count)
     else:
-        index = (plan.frame, plan.unit, plan.frame_start, plan.unit_start)
-        units = _Mix.apply(table, share, *index)
-    # A row without frames has shares of zero, but frames that may be NaN.
-    units = units.masked_fill(~plan.real[:, :1, None], 0.0)
-    return units.to(frames.dtype)
+        first = row * plan.frame.size(1)  # piece of each row
+        by_unit = (plan.unit_start + first).flatten()
+        by_frame = (plan.frame_start + first).flatten()
+        units = _Mix.apply(table, share, frame, unit, by_frame, by_unit)
+    return units.unflatten(0, (rows, count)).to(frames.dtype)
 
 
 def is_traced() -> bool:
@@ -57,7 +66,7 @@ def is_traced() -> bool:
 
 
 class _Mix(torch.autograd.Function):
-    """Gather-sum of frames (B, S, D) into units (B, N, D), with its transposes."""
+    """Gather-sum of frames (R, D) into units (V, D), with its transposes."""
 
     @staticmethod
     def forward(  # noqa: D102
@@ -66,20 +75,20 @@ class _Mix(torch.autograd.Function):
         share: Tensor,
         frame: Tensor,
         unit: Tensor,
-        frame_start: Tensor,
-        unit_start: Tensor,
+        by_frame: Tensor,
+        by_unit: Tensor,
     ) -> Tensor:
-        ctx.save_for_backward(frames, share, frame, unit, frame_start)
-        return _gather_sum(frames, frame, share, unit_start)
+        ctx.save_for_backward(frames, share, frame, unit, by_frame)
+        return _gather_sum(frames, frame, share, by_unit)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # noqa: D102
-        frames, share, frame, unit, frame_start = ctx.saved_tensors
+        frames, share, frame, unit, by_frame = ctx.saved_tensors
         need_frames, need_share = ctx.needs_input_grad[:2]
         grad_frames = grad_share = None
         if need_frames:
-            grad_frames = _gather_sum(grad, unit, share, frame_start)
+            grad_frames = _gather_sum(grad, unit, share, by_frame)
         if need_share:
             grad_share = _dots(frames, frame, grad, unit)
         return grad_frames, grad_share, None, None, None, None
@@ -89,55 +98,36 @@ def _gather_sum(table: Tensor, index: Tensor, share: Tensor, start: Tensor) -> T
     """Sum ``share * table[index]`` over the pieces from one start to the next.
 
     Args:
-        table: (B, R, D).
-        index: (B, E) rows of the table.
-        share: (B, E).
-        start: (B, N), ascending; the first is 0, the last sum ends at E.
+        table: (R, D).
+        index: (P,) rows of the table.
+        share: (P,).
+        start: (V,), ascending; the first is 0, the last sum ends at P.
 
     Returns:
-        (B, N, D).
+        (V, D).
     """
-    rows, pieces = index.shape
-    row = torch.arange(rows + 1, device=index.device)[:, None]
-    offsets = torch.cat([(start + row[:-1] * pieces).flatten(), row[-1] * pieces])
-    sums = F.embedding_bag(
-        (index + row[:-1] * table.size(1)).flatten(),
-        table.flatten(0, 1),
-        offsets,
-        mode="sum",
-        per_sample_weights=share.flatten(),
-        include_last_offset=True,
-    )
-    return sums.view(rows, -1, table.size(2))
+    return F.embedding_bag(index, table, start, mode="sum", per_sample_weights=share)
 
 
 def _dots(frames: Tensor, frame: Tensor, grad: Tensor, unit: Tensor) -> Tensor:
-    """Dot product per piece of its frame (B, S, D) and unit gradient (B, N, D).
+    """Dot product per piece of its frame (R, D) and unit gradient (V, D), (P,).
 
     This is the gradient that torch itself computes for ``per_sample_weights``; calling
     it directly spares two copies of every vector.
-
-    Returns:
-        (B, E).
     """
-    row = torch.arange(len(frame), device=frame.device)[:, None]
-    dots = torch.ops.aten._embedding_bag_per_sample_weights_backward(
-        grad.flatten(0, 1),
-        frames.flatten(0, 1),
-        (frame + row * frames.size(1)).flatten(),
+    return torch.ops.aten._embedding_bag_per_sample_weights_backward(
+        grad,
+        frames,
+        frame,
         frame.new_empty(0),  # offsets: not needed where the bag of each piece is given
-        (unit + row * grad.size(1)).flatten(),
+        unit,
         0,  # mode "sum"
     )
-    return dots.view_as(frame)
 
 
-def _index_add(frames: Tensor, share: Tensor, plan: Plan) -> Tensor:
-    """The same gather-sum in operators that can be traced and exported."""
-    rows, units = plan.unit_start.shape
-    index = plan.frame[..., None].expand(-1, -1, frames.size(2))
-    parts = frames.gather(1, index) * share[..., None]
-    row = torch.arange(rows, device=frames.device)[:, None] * units
-    sums = frames.new_zeros(rows * units, frames.size(2))
-    sums = sums.index_add(0, (plan.unit + row).flatten(), parts.flatten(0, 1))
-    return sums.view(rows, units, frames.size(2))
+def _index_add(
+    frames: Tensor, frame: Tensor, share: Tensor, unit: Tensor, count: int
+) -> Tensor:
+    """The same gather-sum, (count, D), in operators that can be traced and exported."""
+    parts = frames[frame] * share[:, None]
+    return frames.new_zeros(count, frames.size(1)).index_add(0, unit, parts)

@@ -21,6 +21,7 @@ snapping, the scale of the tail) is written down nowhere else.
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from espnet_ofa.cif.types import NO_MASS, TIE
@@ -173,25 +174,23 @@ def cut(
     closed = closed.scatter_add(1, opened[:, 1:], torch.ones_like(opened[:, 1:]))
     closed = closed.cumsum(1)
 
-    # Unit j + 1 starts with piece (closed[j], j + 1). Marks beyond a row's last piece
-    # fall on padding.
+    # A piece begins where a frame does, or unit j + 1: piece (closed[j], j + 1). So
+    # scattering both kinds of boundary to their pieces sorts them; the last one ends
+    # with the last frame. What lies beyond a row's last piece is padding.
     columns = torch.arange(num_units, device=device)
-    unit_start = torch.cat([closed.new_zeros(rows, 1), closed[:, :-1]], 1) + columns
+    frame_start = opened + torch.arange(frames + 1, device=device)
+    unit_start = F.pad(closed[:, :-1], (1, 0)) + columns
     size = frames + num_units - 1
+    # In float64: whole numbers times a threshold would be fp32.
+    begins = (columns[1:].double() * threshold).expand(rows, -1)
+    bounds = torch.zeros(rows, size + 1, dtype=torch.float64, device=device)
+    bounds = bounds.scatter(1, unit_start[:, 1:], begins)
+    bounds = bounds.scatter(1, frame_start, edge)
+
     marks = torch.zeros(rows, size + 1, dtype=torch.int64, device=device)
-    marks = marks.scatter(1, unit_start[:, 1:], 1)[:, :size]
-    unit = marks.cumsum(1)
+    unit = marks.scatter(1, unit_start[:, 1:], 1)[:, :size].cumsum(1)
     frame = torch.arange(size, device=device) - unit
     real = frame < length
-    frame = torch.minimum(frame, (length - 1).clamp(min=0))
-
-    # In float64: whole numbers times a threshold would be fp32.
-    begins = unit.double() * threshold
-    low = edge.gather(1, frame)
-    low = torch.where(unit == opened.gather(1, frame), low, begins)
-    high = edge.gather(1, frame + 1)
-    is_open = unit == opened.gather(1, frame + 1)
-    high = torch.where(is_open, high, begins + threshold)
 
     # Unit j < last ends inside frame closed[j]; the last one ends with the utterance.
     before = closed.clamp(max=frames - 1)
@@ -202,11 +201,11 @@ def cut(
     durations = torch.diff(ends, dim=1, prepend=torch.zeros_like(ends[:, :1]))
 
     return Plan(
-        share=torch.where(real, high - low, 0.0),
-        frame=frame,
+        share=torch.where(real, bounds.diff(dim=1), 0.0),
+        frame=torch.minimum(frame, (length - 1).clamp(min=0)),
         unit=unit,
         real=real,
-        frame_start=opened[:, :-1] + torch.arange(frames, device=device),
+        frame_start=frame_start[:, :-1],
         unit_start=unit_start,
         durations=durations,
     )

@@ -147,8 +147,8 @@ def test_triton_absent_is_explained(monkeypatch):
     importlib.util.find_spec("triton") is None, reason="triton is not installed"
 )
 def test_triton_on_a_cpu_is_explained(monkeypatch):
-    from espnet_ofa.cif import kernels
+    from espnet_ofa.cif import cuda
 
-    monkeypatch.setattr(kernels, "_interpreted", lambda: False)
+    monkeypatch.setattr(cuda, "is_interpreted", lambda: False)
     with pytest.raises(ValueError, match="needs CUDA tensors; got cpu"):
         integrate_and_fire(FRAMES, WEIGHTS, backend="triton")
