@@ -40,9 +40,18 @@ class OFAFrontend(Adapter, AbsFrontend):
         lam_train: lambda in training: ``uniform | uniform_period | extended``, a
             number, ``[low, high]``; by default the same as ``lam``.
         lam_conf: for ``adaptive``: ``{init, low, high, speed}``.
+        squeeze: (S, q, k) at evaluation, ``[2, 1, 2]`` or ``"2,1,2"``, for a stochastic
+            upstream; see :class:`~espnet_ofa.subsampling.SqueezePolicy`.
+        squeeze_train: ``uniform`` draws a setting at each training step; by default the
+            upstream is fine-tuned to ``squeeze``.
+        merge: ``{layers: [...], ratio: ...}``, or ``threshold``: layers of the upstream
+            that merge adjacent units, in place of what its config says.
         seed: seed of the draws.
         layer: hidden state to return (0: embedding, -1: last layer), or ``weighted``
             for a learned average of all of them.
+        upsample: return frames of 20 ms again, by the upstream's up-sampler where it
+            has one (SEW and stochastic wav2vec 2.0 do), else by duration; only the
+            upstream then runs on units.
         freeze: weights keep their values and stay in eval mode; lambda stays live.
         freeze_updates: the upstream learns nothing from the task in the first so many
             steps, while what is new on top of it finds its feet (HuBERT, section IV.C;
@@ -68,8 +77,12 @@ class OFAFrontend(Adapter, AbsFrontend):
         lam: float | str | None = None,
         lam_train: LamTrain = None,
         lam_conf: dict | None = None,
+        squeeze: str | int | list[int] | None = None,
+        squeeze_train: str | None = None,
+        merge: dict | None = None,
         seed: int = 0,
         layer: int | str = -1,
+        upsample: bool = False,
         freeze: bool = False,
         freeze_updates: int = 0,
         time_mask: dict | None = None,
@@ -107,7 +120,13 @@ class OFAFrontend(Adapter, AbsFrontend):
             weights is None and upstream_config is not None and not _is_bare(upstream)
         )
         self._upstream_name = upstream
+        self._choose_squeeze(squeeze, squeeze_train, seed)
+        if merge is not None:
+            self.upstream.set_merge(merge)
         self._choose_layer(layer)
+        self.upsample = upsample
+        if self.upstream.upsampler is not None:
+            self.upstream.upsampler.requires_grad_(upsample)
         self.time_mask = _check_time_mask(time_mask)
         self.freeze = freeze
         self.freeze_updates = freeze_updates
@@ -125,6 +144,26 @@ class OFAFrontend(Adapter, AbsFrontend):
     def policy(self) -> LamPolicy:  # type: ignore[override]
         """The upstream's: there is one lambda, not two."""
         return self.upstream.policy
+
+    def _choose_squeeze(
+        self,
+        squeeze: str | int | list[int] | None,
+        squeeze_train: str | None,
+        seed: int,
+    ) -> None:
+        policy = self.upstream.squeeze_policy
+        if policy is not None:
+            if squeeze is None and building_args() and not loading_checkpoint():
+                raise ValueError(
+                    "frontend_conf: set squeeze: [S, q, k], the setting at evaluation. "
+                    "Without it, training would stop at the first validation"
+                )
+            policy.choose(squeeze, squeeze_train, seed)
+        elif squeeze is not None or squeeze_train is not None:
+            raise ValueError(
+                "frontend: ofa: squeeze needs a stochastic upstream (several values of "
+                "its squeeze factor, query_pool or key_pool); this one has one setting"
+            )
 
     def _choose_layer(self, layer: int | str) -> None:
         layers = self.upstream.config.layers
@@ -179,16 +218,28 @@ class OFAFrontend(Adapter, AbsFrontend):
         if self.training and torch.is_grad_enabled() and self.time_mask is not None:
             frames = self._mask_time(frames, n_frames)
         out = self._compress(self.upstream.compressor, frames, n_frames, n_frames)
-        states = self.upstream.encode(out.units, out.lengths, self.layer)
+        encoded = self.upstream.encode_units(out, self.layer)
+        if encoded.merges:  # fewer units than the compressor made
+            self._durations = encoded.durations
+            self._stats["period_ms"] = self._period(n_frames, encoded.lengths)
+        states = (
+            encoded.states[-1:] if self.layer_weights is None else encoded.aligned()
+        )
         if self.training and torch.is_grad_enabled():
             if self._updates < self.freeze_updates:
                 states = [state.detach() for state in states]
             self._updates += 1
             self.updates.fill_(self._updates)  # type: ignore[operator]
         if self.layer_weights is None:
-            return states[-1], out.lengths
-        shares = self.layer_weights.softmax(0)
-        return torch.einsum("n,nbud->bud", shares, torch.stack(states)), out.lengths
+            units = states[-1]
+        else:
+            shares = self.layer_weights.softmax(0)
+            units = torch.einsum("n,nbud->bud", shares, torch.stack(states))
+        if not self.upsample:
+            return units, encoded.lengths
+        size = frames.shape[1]
+        self._durations = valid_mask(n_frames, size).float()
+        return self.upstream.to_frames(units, encoded.durations, size), n_frames
 
     def _mask_time(self, frames: Tensor, lengths: Tensor) -> Tensor:
         """Zero (the mean, after the layer norm) random spans of each utterance."""

@@ -1,5 +1,11 @@
 """How frames become units: lambda, alpha, compressors and guidance."""
 
+from espnet_ofa.subsampling.choice import (
+    Squeeze,
+    SqueezePolicy,
+    SqueezeUnsetError,
+    set_squeeze,
+)
 from espnet_ofa.subsampling.compressor import (
     Compressor,
     CompressorOutput,
@@ -25,9 +31,13 @@ __all__ = [
     "LamSampler",
     "LamUnsetError",
     "LearnableLam",
+    "Squeeze",
+    "SqueezePolicy",
+    "SqueezeUnsetError",
     "build_compressor",
     "compress_weights",
     "lam_to_period_ms",
     "period_ms_to_lam",
     "set_lam",
+    "set_squeeze",
 ]

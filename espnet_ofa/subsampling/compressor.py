@@ -1,24 +1,22 @@
 """Compressors: frames in, units out, behind one interface.
 
-Lambda enters here and nowhere else.
+Lambda enters here and nowhere else. Here is CIF, and all of them by name; the interface
+is in ``base.py``, those of a fixed rate in ``fixed.py`` and ``squeeze.py``.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import torch
-from torch import Tensor, nn
-from torch.nn import functional as F
+from torch import Tensor
 
 from espnet_ofa.cif import integrate_and_count
-from espnet_ofa.cif.checks import check_lengths
-from espnet_ofa.cif.eager import is_traced
-from espnet_ofa.subsampling.lengths import (
-    subsampled_lengths,
-    valid_mask,
-    zero_padding,
+from espnet_ofa.subsampling.base import Compressor, CompressorOutput, check_input
+from espnet_ofa.subsampling.fixed import (
+    ConvCompressor,
+    MeanCompressor,
+    NoCompressor,
 )
+from espnet_ofa.subsampling.lengths import valid_mask
 from espnet_ofa.subsampling.predictor import AlphaPredictor
 from espnet_ofa.subsampling.rate import (
     DEFAULT_MEAN_ALPHA,
@@ -26,147 +24,7 @@ from espnet_ofa.subsampling.rate import (
     LamRule,
     compress_weights,
 )
-
-
-class CompressorOutput(NamedTuple):
-    """What a compressor returns.
-
-    Attributes:
-        units: (B, U, D).
-        lengths: (B,) units that are not padding, int64.
-        durations: (B, U) frames that each unit covers; each row sums to its frames.
-        alpha: (B, S) predicted weights before lambda, or None where nothing predicts.
-        weights: (B, S) weights after lambda, or None.
-        merged: (B,) bool, True where ``num_units`` was too small and the units beyond
-            it were merged into the last one; None where nothing can be merged.
-        total_units: sum of ``lengths``, known to the host without another wait; None
-            where nothing waited: with ``num_units``, or where units are not counted.
-    """
-
-    units: Tensor
-    lengths: Tensor
-    durations: Tensor
-    alpha: Tensor | None = None
-    weights: Tensor | None = None
-    merged: Tensor | None = None
-    total_units: int | None = None
-
-
-class Compressor(nn.Module):
-    """Interface: ``compressor(frames (B, S, D), lengths (B,), lam)``."""
-
-    uses_lam = False
-    anchored = False  # whether it holds its rate itself, in training
-
-    def forward(
-        self,
-        frames: Tensor,
-        lengths: Tensor,
-        lam: Lam | LamRule = 0.0,
-        num_units: int | None = None,
-    ) -> CompressorOutput:
-        """Compress.
-
-        Args:
-            frames: (B, S, D).
-            lengths: (B,) frames that are not padding.
-            lam: ignored by compressors of a fixed rate.
-            num_units: likewise; their output's size follows from that of the input.
-                But where it is given, nothing waits for the device.
-
-        Raises:
-            ValueError: an utterance is empty, or longer than the frames; with
-                ``num_units`` nobody looks.
-        """
-        raise NotImplementedError
-
-
-def _check(lengths: Tensor, frames: Tensor, num_units: int | None) -> None:
-    """What the operator checks, for those that do not run it; the one host wait."""
-    if num_units is None and not is_traced():
-        check_lengths(lengths, frames.shape[1])
-
-
-class NoCompressor(Compressor):
-    """One unit per frame."""
-
-    def __init__(self, dim: int) -> None:
-        super().__init__()
-
-    def forward(
-        self,
-        frames: Tensor,
-        lengths: Tensor,
-        lam: Lam | LamRule = 0.0,
-        num_units: int | None = None,
-    ) -> CompressorOutput:
-        _check(lengths, frames, num_units)
-        durations = valid_mask(lengths, frames.shape[1]).to(torch.float32)
-        return CompressorOutput(frames, lengths, durations)
-
-
-def _window_durations(lengths: Tensor, num_units: int, factor: int) -> Tensor:
-    """(B, U) frames in each window of ``factor``; the last may be partial."""
-    starts = factor * torch.arange(num_units, device=lengths.device)
-    return (lengths[:, None] - starts).clamp(0, factor).to(torch.float32)
-
-
-def _whole_windows(frames: Tensor, lengths: Tensor, factor: int) -> Tensor:
-    """Zero the padding and round the number of frames up to whole windows."""
-    missing = -frames.shape[1] % factor
-    return F.pad(zero_padding(frames, lengths), (0, 0, 0, missing))
-
-
-class MeanCompressor(Compressor):
-    """Average of every ``factor`` frames (fixed length, Meng et al., SLT 2022)."""
-
-    def __init__(self, dim: int, factor: int = 2) -> None:
-        super().__init__()
-        if factor < 1:
-            raise ValueError(f"factor must be at least 1 frame; got {factor}")
-        self.factor = factor
-
-    def forward(
-        self,
-        frames: Tensor,
-        lengths: Tensor,
-        lam: Lam | LamRule = 0.0,
-        num_units: int | None = None,
-    ) -> CompressorOutput:
-        _check(lengths, frames, num_units)
-        x = _whole_windows(frames, lengths, self.factor)
-        sums = x.unflatten(1, (-1, self.factor)).sum(2)  # (B, U, D)
-        durations = _window_durations(lengths, sums.shape[1], self.factor)
-        units = sums / durations.clamp(min=1)[..., None].to(sums.dtype)
-        return CompressorOutput(
-            units, subsampled_lengths(lengths, self.factor), durations
-        )
-
-
-class ConvCompressor(Compressor):
-    """Strided convolution over every ``factor`` frames (Meng et al., SLT 2022)."""
-
-    def __init__(self, dim: int, factor: int = 2) -> None:
-        super().__init__()
-        if factor < 1:
-            raise ValueError(f"factor must be at least 1 frame; got {factor}")
-        self.factor = factor
-        self.conv = nn.Conv1d(dim, dim, factor, stride=factor)
-
-    def forward(
-        self,
-        frames: Tensor,
-        lengths: Tensor,
-        lam: Lam | LamRule = 0.0,
-        num_units: int | None = None,
-    ) -> CompressorOutput:
-        _check(lengths, frames, num_units)
-        x = _whole_windows(frames, lengths, self.factor)
-        units = self.conv(x.transpose(1, 2)).transpose(1, 2)
-        durations = _window_durations(lengths, units.shape[1], self.factor)
-        return CompressorOutput(
-            units, subsampled_lengths(lengths, self.factor), durations
-        )
+from espnet_ofa.subsampling.squeeze import SqueezeCompressor
 
 
 class CIFCompressor(Compressor):
@@ -230,7 +88,7 @@ class CIFCompressor(Compressor):
         keeps_all = isinstance(lam, (int, float)) and lam == 0 and self.threshold == 1
         # In training DDP wants every gradient; a bound on the units may merge some.
         if keeps_all and not self.training and num_units is None:
-            _check(lengths, frames, num_units)
+            check_input(lengths, frames, num_units)
             durations = valid_mask(lengths, frames.shape[1]).to(torch.float32)
             return CompressorOutput(frames, lengths, durations)
         alpha = self.predictor(frames, lengths)
@@ -275,6 +133,7 @@ _KINDS: dict[str, type[Compressor]] = {
     "mean": MeanCompressor,
     "conv": ConvCompressor,
     "cif": CIFCompressor,
+    "squeeze": SqueezeCompressor,
 }
 
 
@@ -282,7 +141,7 @@ def build_compressor(kind: str, dim: int, **conf) -> Compressor:
     """Build a compressor by name.
 
     Args:
-        kind: ``none | mean | conv | cif``.
+        kind: ``none | mean | conv | cif | squeeze``.
         dim: width of the frames.
         **conf: arguments of the class.
 

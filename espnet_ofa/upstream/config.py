@@ -19,22 +19,33 @@ class UpstreamConfig:
     Attributes:
         extractor: ``conv`` (HuBERT's seven layers) or ``logmel``.
         extractor_conf: arguments of the extractor.
-        compressor: ``none | mean | conv | cif``.
+        normalize_wave: remove mean and variance of each waveform first, as models with
+            layer norm in the extractor were trained (HuBERT large).
+        compressor: ``none | mean | conv | cif | squeeze``.
         compressor_conf: arguments of the compressor.
         dim: width of the Transformer.
         layers: Transformer layers.
         heads: attention heads.
         ff_dim: width of the feed-forward layers.
-        pos_kernel: kernel of the convolutional position embedding, in units.
+        pos_kernel: kernel of the convolutional position embedding, in units; 0 for
+            none, behind a squeeze, which has one.
         pos_groups: its groups.
         norm_first: layer norm before each block (HuBERT large) or after (base).
         dropout: dropout of embeddings and residual branches.
         attention_dropout: dropout of attention weights.
         activation_dropout: dropout inside the feed-forward layers.
+        query_pool: units that share an attention query; several to choose from make the
+            model stochastic, as several factors of a squeeze do.
+        key_pool: units that are averaged into one key and value; likewise.
+        merge: ``{layers: [...], ratio: ...}``, or ``threshold``: layers that merge
+            adjacent units; none by default.
+        upsampler: learn to turn units back into frames for pre-training (SEW), instead
+            of repeating them for their durations; with a squeeze only.
     """
 
     extractor: str = "conv"
     extractor_conf: dict = field(default_factory=dict)
+    normalize_wave: bool = False
     compressor: str = "cif"
     compressor_conf: dict = field(default_factory=dict)
     dim: int = 768
@@ -47,6 +58,10 @@ class UpstreamConfig:
     dropout: float = 0.1
     attention_dropout: float = 0.1
     activation_dropout: float = 0.0
+    query_pool: int | list[int] = 1
+    key_pool: int | list[int] = 1
+    merge: dict = field(default_factory=dict)
+    upsampler: bool = False
 
     @classmethod
     def from_dict(cls, values: dict) -> UpstreamConfig:

@@ -13,7 +13,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from espnet_ofa.cif.eager import is_traced
 from espnet_ofa.subsampling.lengths import valid_mask, zero_padding
+from espnet_ofa.upstream.conv_inference import encode_rows
 
 SAMPLE_RATE = 16000
 WINDOW = 400  # samples that the first frame sees
@@ -35,6 +37,19 @@ def pad_to_whole_frames(wave: Tensor, lengths: Tensor) -> Tensor:
     return F.pad(wave, (0, max(WINDOW - wave.shape[1], 0)))
 
 
+def normalize_wave(wave: Tensor, lengths: Tensor, eps: float = 1e-7) -> Tensor:
+    """(B, L) with zero mean and unit variance over each row's true samples.
+
+    ``eps`` is that of Hugging Face's feature extractor; padding becomes zero.
+    """
+    mask = valid_mask(lengths, wave.shape[1])
+    count = lengths.clamp(min=1)[:, None]
+    x = wave.float()
+    x = (x - (x * mask).sum(1, keepdim=True) / count) * mask
+    variance = x.square().sum(1, keepdim=True) / count
+    return (x * torch.rsqrt(variance + eps)).to(wave.dtype)
+
+
 class LogMelExtractor(nn.Module):
     """Log-mel spectrogram, two 10 ms frames stacked to 20 ms, and a light stem.
 
@@ -49,6 +64,9 @@ class LogMelExtractor(nn.Module):
         stem_kernel: their kernel in frames, odd.
         dropout: dropout in the stem.
     """
+
+    fbanks: Tensor
+    window: Tensor
 
     def __init__(
         self,
@@ -82,15 +100,12 @@ class LogMelExtractor(nn.Module):
             (B, S, 2 * mels) features and (B,) frames.
         """
         n_frames = frame_lengths(lengths)
-        size = frame_lengths(max(int(wave.shape[1]), 1))
         wave = pad_to_whole_frames(wave, lengths)
+        size = (wave.shape[1] - WINDOW) // HOP + 1
         wave = F.pad(wave, (0, HOP))  # the second half of the last frame
         with torch.autocast(wave.device.type, enabled=False):
-            frames = wave.float().unfold(1, WINDOW, HOP // 2)[:, : 2 * size]
-            frames = frames * self.window.float()  # type: ignore[operator]
-            power = torch.fft.rfft(frames, self.n_fft).abs().square()
-            fbanks = self.fbanks.float()  # type: ignore[operator]
-            mel = (power @ fbanks).clamp(min=1e-10).log()
+            power = self.power(wave.float(), 2 * size)
+            mel = (power @ self.fbanks.float()).clamp(min=1e-10).log()
         mel = mel.unflatten(1, (size, 2)).flatten(2)  # (B, S, 2 * mels)
         mask = valid_mask(n_frames, size)[..., None]
         count = n_frames.clamp(min=1)[:, None, None]
@@ -98,6 +113,12 @@ class LogMelExtractor(nn.Module):
         centred = (mel - mean) * mask
         std = (centred.square().sum(1, keepdim=True) / count + 1e-5).sqrt()
         return centred / std, n_frames
+
+    def power(self, wave: Tensor, size: int) -> Tensor:
+        """(B, L) samples -> (B, size, bins) power of the first windows, 10 ms apart."""
+        frames = wave.unfold(1, WINDOW, HOP // 2)[:, :size]
+        frames = frames * self.window.float()
+        return torch.fft.rfft(frames, self.n_fft).abs().square()
 
     def forward(self, wave: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """(B, L) samples and (B,) lengths -> (B, S, dim) frames and (B,) lengths."""
@@ -172,8 +193,13 @@ class ConvExtractor(nn.Module):
 
     def forward(self, wave: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """(B, L) samples and (B,) lengths -> (B, S, dim) frames and (B,) lengths."""
-        x = pad_to_whole_frames(wave, lengths)[:, None]  # (B, 1, L)
+        x = pad_to_whole_frames(wave, lengths)
         steps = lengths.clamp(min=WINDOW)
+        if not (torch.is_grad_enabled() or x.device.type != "cpu" or is_traced()):
+            samples = torch.where(lengths > 0, steps, 0).tolist()
+            frames = encode_rows(self.convs, self.norms, x, samples)  # type: ignore
+            return frames, frame_lengths(lengths)
+        x = x[:, None]
         for i, (conv, (kernel, stride)) in enumerate(
             zip(self.convs, self.LAYERS, strict=True)
         ):

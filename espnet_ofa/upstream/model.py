@@ -2,29 +2,40 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from espnet_ofa.cif import expand
+from espnet_ofa.subsampling.choice import Squeeze, SqueezePolicy, as_choices
 from espnet_ofa.subsampling.compressor import (
     CIFCompressor,
     CompressorOutput,
     build_compressor,
 )
 from espnet_ofa.subsampling.rate import FRAME_MS, Lam, LamPolicy, LamRule
+from espnet_ofa.subsampling.squeeze import SqueezeCompressor
 from espnet_ofa.upstream.config import UpstreamConfig
-from espnet_ofa.upstream.extractor import build_extractor, frame_lengths
-from espnet_ofa.upstream.transformer import Transformer
+from espnet_ofa.upstream.extractor import (
+    build_extractor,
+    frame_lengths,
+    normalize_wave,
+)
+from espnet_ofa.upstream.transformer import Encoded, Transformer
+from espnet_ofa.upstream.upsampler import Upsampler
 
 
 class UpstreamOutput(NamedTuple):
     """What an upstream returns.
 
     Attributes:
-        hidden_states: ``layers + 1`` tensors (B, U, D), from the embedding upwards.
-        lengths: (B,) units that are not padding, as the compressor made them.
+        hidden_states: ``layers + 1`` tensors (B, U, D), from the embedding upwards. In
+            a model whose layers merge units, U is that of the topmost and lower states
+            are averages over its units.
+        lengths: (B,) units that are not padding.
         durations: (B, U) frames of 20 ms that each unit covers.
         frame_lengths: (B,) frames before compression.
         alpha: (B, S) weights before lambda, or None.
@@ -62,6 +73,7 @@ class OFAUpstream(nn.Module):
     """
 
     frame_ms = FRAME_MS
+    optimized: str | None = None  # what for, once optimize() has run
 
     def __init__(self, config: UpstreamConfig, policy: LamPolicy | None = None) -> None:
         super().__init__()
@@ -87,6 +99,64 @@ class OFAUpstream(nn.Module):
             config.attention_dropout,
             config.activation_dropout,
         )
+        self._set_up_squeeze()
+        self.set_merge(config.merge)
+
+    def _set_up_squeeze(self) -> None:
+        """Who chooses S, q and k, where there is a choice; and the up-sampler."""
+        config, compressor = self.config, self.compressor
+        queries = as_choices("query_pool", config.query_pool)
+        keys = as_choices("key_pool", config.key_pool)
+        squeezes = isinstance(compressor, SqueezeCompressor)
+        factors = compressor.factors if squeezes else (1,)
+        if config.upsampler and not squeezes:
+            raise ValueError(
+                "upsampler: true needs compressor: squeeze, whose units all cover as "
+                f"many frames; got compressor: {config.compressor}"
+            )
+        self.upsampler = (
+            Upsampler(config.dim, max(factors)) if config.upsampler else None
+        )
+        self._only = Squeeze(factors[0], queries[0], keys[0])
+        if max(map(len, (factors, queries, keys))) > 1:
+            # A part of the policy: like lambda, a matter of the task, not of weights.
+            self.policy.squeeze = SqueezePolicy(factors, queries, keys)
+            if squeezes:
+                compressor.choose = self.policy.squeeze.factor
+
+    def set_merge(self, merge: dict) -> None:
+        """Choose which layers merge adjacent units, and how many; none for ``{}``.
+
+        Merging has no weights, so a model may merge in use what it did not in training.
+
+        Args:
+            merge: ``{layers: [...], ratio: ...}``, or ``threshold``.
+
+        Raises:
+            ValueError: it does not fit the model.
+        """
+        pools = self.config.query_pool != 1 or self.config.key_pool != 1
+        if merge and (pools or self.upsampler is not None):
+            raise ValueError(
+                "merge does not go with query_pool, key_pool or upsampler, which count "
+                "on units of one length"
+            )
+        self.transformer.set_merge(merge)
+        if merge != self.config.merge:
+            self.config = replace(self.config, merge=merge)
+
+    @property
+    def squeeze_policy(self) -> SqueezePolicy | None:
+        """Who chooses (S, q, k); None where there is one setting."""
+        return getattr(self.policy, "squeeze", None)
+
+    def squeeze_now(self) -> Squeeze:
+        """The setting (S, q, k) of this batch.
+
+        Raises:
+            SqueezeUnsetError: nobody chose one for evaluation.
+        """
+        return self._only if self.squeeze_policy is None else self.squeeze_policy()
 
     def output_size(self) -> int:
         """Width of the hidden states."""
@@ -110,6 +180,10 @@ class OFAUpstream(nn.Module):
                 "expected wave (B, samples) and lengths (B,); got "
                 f"{tuple(wave.shape)} and {tuple(lengths.shape)}"
             )
+        if self.config.normalize_wave:
+            wave = normalize_wave(wave, lengths)
+        if self.squeeze_policy is not None:
+            self.squeeze_policy.draw()  # a new batch begins
         frames, n_frames = self.extractor(wave, lengths)
         return self.norm(frames), n_frames
 
@@ -129,8 +203,85 @@ class OFAUpstream(nn.Module):
     def encode(
         self, units: Tensor, lengths: Tensor, num_layers: int | None = None
     ) -> list[Tensor]:
-        """(B, U, width) units, (B,) lengths to ``num_layers + 1`` of (B, U, dim)."""
-        return self.transformer(self.project(units), lengths, num_layers)
+        """(B, U, width) units, (B,) lengths to ``num_layers + 1`` of (B, U, dim).
+
+        In a model whose layers merge, units are taken to last equally long, and merged
+        ones are copied back, so that lengths and durations stay the compressor's; see
+        :meth:`encode_units`.
+        """
+        setting = self.squeeze_now()
+        return self.transformer.run(
+            self._project(units),
+            lengths,
+            num_layers=num_layers,
+            query=setting.query,
+            key=setting.key,
+        ).copied()
+
+    def encode_units(
+        self,
+        out: CompressorOutput,
+        num_layers: int | None = None,
+        wait: bool = True,
+    ) -> Encoded:
+        """Hidden states at their own units, whose lengths and durations come along.
+
+        Args:
+            out: what :meth:`compress` returned (units may have been masked).
+            num_layers: run only so many Transformer layers; all by default.
+            wait: whether layers that merge by threshold may wait for the device.
+        """
+        setting = self.squeeze_now()
+        return self.transformer.run(
+            self._project(out.units),
+            out.lengths,
+            out.durations,
+            num_layers,
+            setting.query,
+            setting.key,
+            wait,
+        )
+
+    def _project(self, units: Tensor) -> Tensor:
+        """To the Transformer's width, and its dtype where it has one of its own."""
+        weight = self.project.weight
+        return self.project(units.to(weight.dtype) if self.optimized else units)
+
+    def to_frames(self, states: Tensor, durations: Tensor, num_frames: int) -> Tensor:
+        """Units back to frames: learned where there is an up-sampler, or repeated.
+
+        Args:
+            states: (B, U, D) hidden states.
+            durations: (B, U) frames that each unit covers.
+            num_frames: S.
+
+        Returns:
+            (B, S, D).
+        """
+        if self.upsampler is None:
+            return expand(states, durations, num_frames)
+        return self.upsampler(states, self.squeeze_now().factor, num_frames)
+
+    def predict_frames(
+        self, out: CompressorOutput, head: nn.Module, num_frames: int
+    ) -> tuple[Tensor, Encoded]:
+        """What a linear head says of every frame, for pre-training.
+
+        Args:
+            out: what :meth:`compress` returned (units may have been masked).
+            head: linear, on (..., D).
+            num_frames: S.
+
+        Returns:
+            (B, S, outputs), and the hidden states behind it.
+        """
+        encoded = self.encode_units(out)
+        top, durations = encoded.states[-1], encoded.durations
+        if self.upsampler is not None:
+            return head(self.to_frames(top, durations, num_frames)), encoded
+        # The head is linear and a frame is a blend of units: expanding logits equals
+        # expanding hidden states, for fewer operations.
+        return expand(head(top), durations, num_frames), encoded
 
     def forward(
         self,
@@ -160,11 +311,11 @@ class OFAUpstream(nn.Module):
             lengths = wave.new_full(wave.shape[:1], wave.shape[-1], dtype=torch.long)
         frames, n_frames = self.extract(wave, lengths)
         out = self.compress(frames, n_frames, lam, num_units)
-        states = self.encode(out.units, out.lengths, num_layers)
+        encoded = self.encode_units(out, num_layers, wait=num_units is None)
         return UpstreamOutput(
-            states,
-            out.lengths,
-            out.durations,
+            encoded.aligned(),
+            encoded.lengths,
+            encoded.durations,
             n_frames,
             out.alpha,
             out.weights,
@@ -180,8 +331,39 @@ class OFAUpstream(nn.Module):
         if isinstance(self.compressor, CIFCompressor):
             self.compressor.predictor.reset_rate()
 
+    def optimize(
+        self, device: str | torch.device | None = None, dtype: str = "fp32"
+    ) -> OFAUpstream:
+        """Prepare for inference on a device, in place; returns itself.
+
+        Weight norm is folded into its weights; on CPUs freed memory is kept for reuse
+        (a setting of glibc for the whole process). An optimised upstream can neither be
+        trained nor saved.
+
+        Args:
+            device: where it will run; where it is by default.
+            dtype: of the Transformer: ``fp32``; ``bf16``, the weights themselves and
+                not autocast; ``int8``, CPUs only. Extractor and compressor stay in
+                fp32, so that the units are the same.
+
+        Raises:
+            ValueError: unknown dtype, int8 beyond CPUs, or optimised before.
+        """
+        from espnet_ofa.upstream.optimize import optimize
+
+        return optimize(self, device, dtype)
+
     def save_pretrained(self, directory: str | Path) -> None:
-        """Write ``config.yaml`` and ``model.safetensors``."""
+        """Write ``config.yaml`` and ``model.safetensors``.
+
+        Raises:
+            ValueError: the upstream is optimised for a device.
+        """
+        if self.optimized is not None:
+            raise ValueError(
+                f"cannot save an upstream that is optimised for {self.optimized}: "
+                "optimise after loading, and save the one that was trained"
+            )
         from espnet_ofa.upstream.checkpoint import save_pretrained
 
         save_pretrained(self, directory)

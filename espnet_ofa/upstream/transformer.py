@@ -2,28 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.nn.utils.parametrizations import weight_norm
 
-from espnet_ofa.subsampling.lengths import valid_mask, zero_padding
-
-
-class PositionalConv(nn.Module):
-    """Convolutional position embedding (wav2vec 2.0, section 2), added to its input."""
-
-    def __init__(self, dim: int, kernel: int, groups: int) -> None:
-        super().__init__()
-        conv = nn.Conv1d(dim, dim, kernel, padding=kernel // 2, groups=groups)
-        nn.init.normal_(conv.weight, std=(4.0 / (kernel * dim)) ** 0.5)
-        nn.init.zeros_(conv.bias)  # type: ignore[arg-type]
-        self.conv = weight_norm(conv, dim=2)
-
-    def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
-        """(B, U, D), (B,) -> (B, U, D)."""
-        x = zero_padding(x, lengths)
-        y = self.conv(x.transpose(1, 2))[..., : x.shape[1]]  # an even kernel adds one
-        return x + F.gelu(y).transpose(1, 2)
+from espnet_ofa.cif.eager import is_traced
+from espnet_ofa.subsampling.lengths import valid_mask
+from espnet_ofa.subsampling.squeeze import PositionalConv
+from espnet_ofa.upstream.merging import AdjacentMerging, Merge
+from espnet_ofa.upstream.pooling import Pooling
 
 
 class SelfAttention(nn.Module):
@@ -38,15 +28,38 @@ class SelfAttention(nn.Module):
         self.qkv = nn.Linear(dim, 3 * dim)
         self.out = nn.Linear(dim, dim)
 
-    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
-        """x: (B, U, D); mask: (B, 1, 1, U) bool, True where a unit may be seen."""
+    def forward(
+        self, x: Tensor, mask: Tensor | list[int], pooling: Pooling | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Attend.
+
+        Args:
+            x: (B, U, D).
+            mask: (B, 1, 1, K) bool, True where a key may be seen; K is U, or the number
+                of windows where keys are pooled. Or the lengths of utterances that lie
+                end to end in one row.
+            pooling: of queries, keys and values.
+
+        Returns:
+            (B, U, D) output and (B, K, D) keys.
+        """
+        if pooling is None:
+            query, key, value = self.qkv(x).chunk(3, dim=-1)
+        else:
+            query, key, value = pooling.project(self.qkv, x)
         q, k, v = (
             y.unflatten(-1, (self.heads, -1)).transpose(1, 2)  # (B, H, U, D / H)
-            for y in self.qkv(x).chunk(3, dim=-1)
+            for y in (query, key, value)
         )
         dropout = self.dropout if self.training else 0.0
-        y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout)
-        return self.out(y.transpose(1, 2).flatten(2))
+        attend = F.scaled_dot_product_attention
+        if isinstance(mask, list):
+            parts = zip(*(y.split(mask, dim=2) for y in (q, k, v)), strict=True)
+            y = torch.cat([attend(*part, dropout_p=dropout) for part in parts], 2)
+        else:
+            y = attend(q, k, v, attn_mask=mask, dropout_p=dropout)
+        out = self.out(y.transpose(1, 2).flatten(2))
+        return out if pooling is None else pooling.repeat(out, x.shape[1]), key
 
 
 class TransformerLayer(nn.Module):
@@ -72,16 +85,63 @@ class TransformerLayer(nn.Module):
         self.dropout = nn.Dropout(dropout)
         self.activation_dropout = nn.Dropout(activation_dropout)
 
-    def _feed_forward(self, x: Tensor) -> Tensor:
-        return self.ff_out(self.activation_dropout(F.gelu(self.ff_in(x))))
+    def forward(
+        self,
+        x: Tensor,
+        mask: Tensor | list[int],
+        pooling: Pooling | None = None,
+        merge: Callable[[Tensor, Tensor], Tensor] | None = None,
+    ) -> Tensor:
+        """(B, U, D) -> (B, U, D).
 
-    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
-        """(B, U, D) -> (B, U, D)."""
-        if self.norm_first:
-            x = x + self.dropout(self.attention(self.attention_norm(x), mask))
-            return x + self.dropout(self._feed_forward(self.ff_norm(x)))
-        x = self.attention_norm(x + self.dropout(self.attention(x, mask)))
-        return self.ff_norm(x + self.dropout(self._feed_forward(x)))
+        Args:
+            x: (B, U, D).
+            mask: as in :class:`SelfAttention`.
+            pooling: likewise.
+            merge: makes fewer units of (B, U, D) units and (B, U, D) keys, between
+                attention and feed-forward.
+        """
+        y = self.attention_norm(x) if self.norm_first else x
+        y, keys = self.attention(y, mask, pooling)
+        x = x + self.dropout(y)
+        x = x if self.norm_first else self.attention_norm(x)
+        if merge is not None:
+            x = merge(x, keys)
+        y = self.ff_norm(x) if self.norm_first else x
+        y = self.ff_out(self.activation_dropout(F.gelu(self.ff_in(y))))
+        x = x + self.dropout(y)
+        return x if self.norm_first else self.ff_norm(x)
+
+
+class Encoded(NamedTuple):
+    """What a Transformer returns.
+
+    Attributes:
+        states: hidden states from the embedding upwards, (B, U, D) each; where layers
+            merge, U shrinks on the way up.
+        lengths: (B,) units of the topmost state.
+        durations: (B, U) frames that each of them covers.
+        merges: by number of the first state that it made shorter.
+    """
+
+    states: list[Tensor]
+    lengths: Tensor
+    durations: Tensor
+    merges: dict[int, Merge]
+
+    def aligned(self) -> list[Tensor]:
+        """All states at the units of the topmost: lower ones averaged by duration."""
+        states = list(self.states)
+        for first, merge in self.merges.items():
+            states[:first] = [merge.average(x) for x in states[:first]]
+        return states
+
+    def copied(self) -> list[Tensor]:
+        """All states at the compressor's units: a merged one is copied to each."""
+        states = list(self.states)
+        for first, merge in reversed(self.merges.items()):
+            states[first:] = [merge.copy(x) for x in states[first:]]
+        return states
 
 
 class Transformer(nn.Module):
@@ -92,12 +152,15 @@ class Transformer(nn.Module):
         layers: number of layers.
         heads: attention heads.
         ff_dim: width of the feed-forward layers.
-        pos_kernel: kernel of the positional convolution in units.
+        pos_kernel: kernel of the positional convolution in units; 0 for none, behind a
+            squeeze, which has one.
         pos_groups: its groups.
         norm_first: layer norm before each block, and once at the end.
         dropout: dropout of the embedding and of residual branches.
         attention_dropout: dropout of attention weights.
         activation_dropout: dropout inside the feed-forward layers.
+        merge: ``{layers: [...], ratio: ...}`` or ``{layers: [...], threshold: ...}``:
+            layers (from 0) that merge adjacent units; see :class:`AdjacentMerging`.
     """
 
     def __init__(
@@ -112,10 +175,13 @@ class Transformer(nn.Module):
         dropout: float = 0.1,
         attention_dropout: float = 0.1,
         activation_dropout: float = 0.0,
+        merge: dict | None = None,
     ) -> None:
         super().__init__()
         self.norm_first = norm_first
-        self.position = PositionalConv(dim, pos_kernel, pos_groups)
+        self.position = (
+            PositionalConv(dim, pos_kernel, pos_groups) if pos_kernel else None
+        )
         self.norm = nn.LayerNorm(dim)
         self.dropout = nn.Dropout(dropout)
         self.layers = nn.ModuleList(
@@ -131,10 +197,29 @@ class Transformer(nn.Module):
             for _ in range(layers)
         )
 
+        self.set_merge(merge)
+
+    def set_merge(self, merge: dict | None) -> None:
+        """Choose what merges; see the class. Merging has no weights.
+
+        Raises:
+            ValueError: no such layers, or not one of ratio and threshold.
+        """
+        merge = dict(merge or {})
+        self.merging_layers = sorted(set(merge.pop("layers", ())))
+        self.merging = AdjacentMerging(**merge) if self.merging_layers else None
+        if merge and self.merging is None:
+            raise ValueError(f"merge: {merge} names no layers; add layers: [...]")
+        if not set(self.merging_layers) <= set(range(len(self.layers))):
+            raise ValueError(
+                f"merge: layers must be among 0 to {len(self.layers) - 1}; got "
+                f"{self.merging_layers}"
+            )
+
     def forward(
         self, x: Tensor, lengths: Tensor, num_layers: int | None = None
     ) -> list[Tensor]:
-        """Hidden states of every depth.
+        """Hidden states of every depth, without pooling, as if units had one duration.
 
         Args:
             x: (B, U, D) units.
@@ -144,16 +229,97 @@ class Transformer(nn.Module):
         Returns:
             ``num_layers + 1`` tensors of shape (B, U, D): the input of the first layer
             and the output of each. With ``norm_first`` the output of the topmost layer
-            is normalised.
+            is normalised. Merged units are copied back.
         """
-        x = self.position(x, lengths)
-        if not self.norm_first:
-            x = self.norm(x)
-        x = self.dropout(x)
-        mask = valid_mask(lengths, x.shape[1])[:, None, None]
+        return self.run(x, lengths, num_layers=num_layers).copied()
+
+    def run(
+        self,
+        x: Tensor,
+        lengths: Tensor,
+        durations: Tensor | None = None,
+        num_layers: int | None = None,
+        query: int = 1,
+        key: int = 1,
+        wait: bool = True,
+    ) -> Encoded:
+        """Hidden states of every depth, each at its own units.
+
+        Args:
+            x: (B, U, D) units.
+            lengths: (B,) units that are not padding.
+            durations: (B, U) frames that each covers; one each by default.
+            num_layers: run only so many layers; all by default.
+            query: units that share an attention query.
+            key: units that are averaged into one key and value.
+            wait: allow layers that merge by threshold to wait for the device, once in a
+                call, after the last of them; data on a CPU, for which nobody waits,
+                are cut after each.
+        """
+        if durations is None:
+            durations = valid_mask(lengths, x.shape[1]).float()
+        pooled = query > 1 or key > 1
+        if pooled and self.merging is not None:
+            raise ValueError("query and key pooling do not go with merge")
+        pooling = Pooling(lengths, query, key) if pooled else None
+        size = x.shape[1]
+        packed = None if pooled or self.merging else _sizes_to_pack(x, lengths)
+        mask = packed or (pooling or Pooling(lengths)).mask(size)
+        if packed is None:
+            x = self._embed(x, lengths)
+        else:
+            rows = [row[None, :n] for row, n in zip(x, packed, strict=True) if n]
+            counts = lengths[lengths > 0].split(1)
+            x = torch.cat([*map(self._embed, rows, counts)], 1)
         states = [x]
-        for layer in self.layers[:num_layers]:
-            states.append(layer(states[-1], mask))
+        merges: dict[int, Merge] = {}
+        layers = self.layers[:num_layers]
+        merging = [i for i in self.merging_layers if i < len(layers)]
+
+        def merge(x: Tensor, keys: Tensor) -> Tensor:
+            nonlocal lengths, durations, mask
+            assert self.merging is not None
+            trim = wait and (x.device.type == "cpu" or len(states) - 1 == merging[-1])
+            found = merges[len(states)] = self.merging(keys, lengths, durations, trim)
+            lengths, durations = found.lengths, found.durations
+            x = found.average(x)
+            mask = Pooling(lengths).mask(x.shape[1])
+            return x
+
+        for i, layer in enumerate(layers):
+            then = merge if i in merging else None
+            states.append(layer(states[-1], mask, pooling, then))
         if self.norm_first and len(states) == len(self.layers) + 1:
             states[-1] = self.norm(states[-1])
-        return states
+        if packed is not None:
+            states = [_pad(y[0], packed, size) for y in states]
+        return Encoded(states, lengths, durations, merges)
+
+    def _embed(self, x: Tensor, lengths: Tensor) -> Tensor:
+        """(B, U, D), (B,) -> (B, U, D): what the first layer sees."""
+        if self.position is not None:
+            x = self.position(x, lengths)
+        return self.dropout(x if self.norm_first else self.norm(x))
+
+
+def _sizes_to_pack(x: Tensor, lengths: Tensor) -> list[int] | None:
+    """Lengths, where all units of a batch should lie end to end in one row.
+
+    So that padding costs nothing; for inference on CPUs: there lengths are read for
+    nothing, and attention to one utterance after the other is no slower.
+
+    Returns:
+        The lengths; None where packing does not apply, or nothing is padding.
+    """
+    if torch.is_grad_enabled() or x.device.type != "cpu" or is_traced():
+        return None
+    sizes = lengths.tolist()
+    return sizes if 0 < sum(sizes) < x.shape[0] * x.shape[1] else None
+
+
+def _pad(row: Tensor, sizes: list[int], size: int) -> Tensor:
+    """(sum of sizes, D) -> (B, size, D), zero on padding."""
+    out = row.new_zeros(len(sizes), size, row.shape[1])
+    for b, part in enumerate(row.split(sizes)):
+        out[b, : len(part)] = part
+    return out

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from espnet_ofa.asr.frontend import OFAFrontend
-from espnet_ofa.subsampling import LamUnsetError
+from espnet_ofa.subsampling import LamUnsetError, SqueezeUnsetError, set_squeeze
 from espnet_ofa.upstream import OFAUpstream
 
 
@@ -148,3 +148,82 @@ def test_the_upstream_waits_for_the_head(upstream_dir, wave):
     resumed.load_state_dict(frontend.state_dict())
     assert [resumed(*wave)[0].requires_grad for _ in range(3)] == [False, False, True]
     assert frontend.eval()(*wave)[0].shape == units.shape
+
+
+# -- squeeze, up-sampling, merging -----------------------------------------------------
+
+
+@pytest.fixture
+def stochastic_conf(upstream_conf):
+    return {
+        **upstream_conf,
+        "compressor": "squeeze",
+        "compressor_conf": {"factor": [1, 2, 3], "kernel": 4, "groups": 2},
+        "pos_kernel": 0,
+        "query_pool": [1, 2],
+        "key_pool": [1, 2],
+        "upsampler": True,
+    }
+
+
+def periods(frontend, wave, steps):
+    return {
+        float((frontend(*wave), frontend.stats()["period_ms"])[1]) for _ in range(steps)
+    }
+
+
+@pytest.mark.parametrize("freeze", [False, True])
+def test_a_stochastic_upstream_draws_or_is_fine_tuned(stochastic_conf, wave, freeze):
+    options = {"squeeze": "2,1,2", "freeze": freeze}
+    drawing = OFAFrontend(stochastic_conf, squeeze_train="uniform", **options).train()
+    assert len(periods(drawing, wave, 20)) == 3
+    fixed = OFAFrontend(stochastic_conf, **options).train()
+    (period,) = periods(fixed, wave, 3)
+    assert periods(drawing.eval(), wave, 3) == {period}
+    set_squeeze(drawing, (3, 2, 1))
+    units, lengths = drawing(*wave)
+    assert lengths.tolist() == [17, 9] and units.shape[1] == 17
+
+
+def test_squeeze_must_be_set_and_make_sense(stochastic_conf, upstream_conf, wave):
+    frontend = OFAFrontend(stochastic_conf, squeeze_train="uniform").eval()
+    with pytest.raises(SqueezeUnsetError):
+        frontend(*wave)
+    with pytest.raises(ValueError, match="this one has one setting"):
+        OFAFrontend(upstream_conf, lam=0.5, squeeze=2)
+
+
+def test_upsampled_units_are_frames_again(stochastic_conf, upstream_conf, wave):
+    for conf, options in (
+        (stochastic_conf, {"squeeze": 3}),
+        ({**upstream_conf, "dropout": 0.0}, {"lam": 0.8}),
+    ):
+        frontend = OFAFrontend(conf, upsample=True, **options).train()
+        out, lengths = frontend(*wave)
+        assert out.shape == (2, 49, 16) and lengths.tolist() == [49, 27]
+        assert frontend.take_durations().sum(1).tolist() == [49, 27]
+        assert frontend.stats()["period_ms"] > 25  # what the upstream ran at
+        out.square().sum().backward()
+        assert all(p.grad is not None for p in frontend.parameters() if p.requires_grad)
+
+
+def test_units_alone_leave_the_upsampler_out(stochastic_conf, wave):
+    frontend = OFAFrontend(stochastic_conf, squeeze=2).train()
+    frontend(*wave)[0].square().sum().backward()
+    idle = {n for n, p in frontend.named_parameters() if p.grad is None}
+    assert idle == {n for n, p in frontend.named_parameters() if not p.requires_grad}
+    assert idle and all("upsampler" in n for n in idle)
+
+
+@pytest.mark.parametrize("layer", [-1, "weighted"])
+def test_merged_units_carry_their_durations(upstream_dir, wave, layer):
+    merge = {"layers": [0], "ratio": 0.5}
+    frontend = OFAFrontend(str(upstream_dir), lam=0.0, merge=merge, layer=layer).eval()
+    units, lengths = frontend(*wave)
+    assert lengths.tolist() == [25, 14] and units.shape[1] == 25
+    assert frontend.take_durations().sum(1).tolist() == [49, 27]
+    torch.testing.assert_close(
+        frontend.stats()["period_ms"], torch.tensor(20 * 76 / 39)
+    )
+    alone, n = frontend(wave[0][1:, :9000], wave[1][1:])
+    torch.testing.assert_close(units[1, : int(n)], alone[0], atol=1e-5, rtol=1e-4)

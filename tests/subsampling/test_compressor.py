@@ -13,6 +13,8 @@ KINDS = [
     ("mean", {"factor": 1}),
     ("mean", {"factor": 3}),
     ("conv", {"factor": 4}),
+    ("squeeze", {"factor": 3, "kernel": 5, "groups": 2}),
+    ("squeeze", {"factor": 2, "kernel": 8, "groups": 1}),
     ("cif", {}),
     ("cif", {"threshold": 0.8, "hidden": 4}),
 ]
@@ -70,12 +72,33 @@ def test_mean_is_the_mean_of_whole_and_partial_windows():
     assert out.durations.tolist() == [[3.0, 3.0, 1.0]]
 
 
+@pytest.mark.parametrize(("kernel", "factor"), [(5, 1), (5, 2), (4, 3)])
+def test_a_squeeze_is_a_strided_position_embedding_beside_the_mean(kernel, factor):
+    frames, lengths = torch.randn(1, 17, DIM), torch.tensor([17])
+    squeeze = make("squeeze", {"factor": factor, "kernel": kernel, "groups": 2})
+    whole = squeeze.position(frames, lengths) - frames  # what a stride of 1 adds
+    mean = make("mean", {"factor": factor})(frames, lengths)
+    out = squeeze(frames, lengths)
+    torch.testing.assert_close(out.units, mean.units + whole[:, ::factor])
+    assert torch.equal(out.durations, mean.durations)
+
+
+def test_a_squeeze_of_several_factors_needs_someone_to_choose():
+    squeeze = make("squeeze", {"factor": [2, 4], "kernel": 3, "groups": 1})
+    frames, lengths = torch.randn(1, 9, DIM), torch.tensor([9])
+    with pytest.raises(ValueError, match=r"several factors \[2, 4\] needs an upstream"):
+        squeeze(frames, lengths)
+    squeeze.choose = lambda: 4
+    assert squeeze(frames, lengths).durations.tolist() == [[4.0, 4.0, 1.0]]
+
+
 @pytest.mark.parametrize("length", range(1, 30))
 @pytest.mark.parametrize("factor", [1, 2, 5])
 def test_lengths_are_those_of_the_output(length, factor):
     frames = torch.randn(1, length, DIM)
-    for kind in ("mean", "conv"):
-        out = make(kind, {"factor": factor})(frames, torch.tensor([length]))
+    small = {"kernel": 4, "groups": 1}
+    for kind, conf in (("mean", {}), ("conv", {}), ("squeeze", small)):
+        out = make(kind, {"factor": factor, **conf})(frames, torch.tensor([length]))
         assert out.units.shape[1] == int(out.lengths)
         assert int(subsampled_lengths(torch.tensor(length), factor)) == int(out.lengths)
 
@@ -213,7 +236,7 @@ def test_bf16_autocast_does_not_move_fires():
 def test_bad_names_and_factors():
     with pytest.raises(ValueError, match="none, mean, conv, cif"):
         build_compressor("cfi", DIM)
-    for kind in ("mean", "conv"):
+    for kind in ("mean", "conv", "squeeze"):
         with pytest.raises(ValueError, match="factor"):
             build_compressor(kind, DIM, factor=0)
     with pytest.raises(ValueError, match="target_rate"):

@@ -5,7 +5,9 @@ import sys
 
 import pytest
 import torch
+from torch import nn
 
+from espnet_ofa.upstream import conv_inference
 from espnet_ofa.upstream.extractor import build_extractor, frame_lengths
 
 CASES = [
@@ -48,6 +50,30 @@ def test_padding_never_changes_a_frame(kind, conf):
         s = int(alone_lengths)
         assert int(batch_lengths[row]) == s
         torch.testing.assert_close(batch[row, :s], alone[0], atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("conf", [conf for kind, conf in CASES if kind == "conv"])
+@pytest.mark.parametrize("chunk", [1, 7, 256])
+def test_without_gradients_the_convolutions_compute_the_same(conf, chunk, monkeypatch):
+    """Norm folded, chunk by chunk: what padding holds and how long a chunk is, is one.
+
+    Loud, with an offset, and silent: the folded norm must survive all of them.
+    """
+    monkeypatch.setattr(conv_inference, "CHUNK", chunk)
+    extractor = make("conv", conf)
+    for norm in extractor.norms:
+        nn.init.normal_(norm.weight)
+        nn.init.normal_(norm.bias)
+    lengths = torch.tensor([9000, 3333, 399, 5000])
+    wave = torch.randn(4, 9000) * torch.tensor([[1.0], [1e-3], [30.0], [0.0]])
+    wave[0] += 5
+    want, counts = extractor(wave, lengths)
+    with torch.no_grad():
+        got, got_counts = extractor(wave, lengths)
+    assert got.shape == want.shape and torch.equal(got_counts, counts)
+    for row, n in enumerate(counts.tolist()):
+        torch.testing.assert_close(got[row, :n], want[row, :n], atol=1e-4, rtol=1e-4)
+        assert (got[row, n:] == 0).all()
 
 
 def test_conv_extractor_is_huberts():

@@ -7,10 +7,19 @@ from torch.func import functional_call
 
 from espnet_ofa.subsampling import LamPolicy, build_compressor
 from espnet_ofa.upstream import OFAUpstream, UpstreamConfig
+from espnet_ofa.upstream.merging import AdjacentMerging
 
 SAMPLES, FRAMES = [8000, 5000], [24, 15]
 LOGMEL = {"extractor_conf": {"dim": 12, "mels": 20, "stem_layers": 1}}
 CONV = {"extractor": "conv", "extractor_conf": {"dim": 8}}
+
+
+ALL = ("cif", "mean", "conv", "none", "squeeze")
+KINDS = {  # what else must not wait
+    "squeeze": {"compressor_conf": {"kernel": 3, "groups": 2}, "pos_kernel": 0},
+    "none": {"merge": {"layers": [0], "ratio": 0.3}},
+    "mean": {"query_pool": 2, "key_pool": 3},
+}
 
 
 def make(conf=LOGMEL, compressor="cif", policy=None):
@@ -29,11 +38,12 @@ def audio():
 @pytest.mark.parametrize(
     ("compressor", "num_units", "wanted"),
     [
-        *((kind, None, ["tolist"]) for kind in ("cif", "mean", "conv", "none")),
-        *((kind, 9, []) for kind in ("cif", "mean", "conv", "none")),
+        *((kind, None, ["tolist"]) for kind in ALL),
+        *((kind, 9, []) for kind in ALL),
     ],
 )
 def test_waits_of_a_training_step(waits, conf, compressor, num_units, wanted):
+    conf = {**KINDS.get(compressor, {}), **conf}
     upstream = make(conf, compressor, LamPolicy(0.5, "uniform"))
     wave, lengths = audio()
     waits.clear()
@@ -84,9 +94,10 @@ def test_units_beyond_the_bound_are_merged_and_flagged(lam):
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("conf", [LOGMEL, CONV])
-@pytest.mark.parametrize("compressor", ["cif", "mean", "conv", "none"])
+@pytest.mark.parametrize("compressor", ALL)
 @pytest.mark.parametrize("lam", [0.0, 0.6, "adaptive"])
 def test_no_synchronisation_with_num_units(conf, compressor, lam):
+    conf = {**KINDS.get(compressor, {}), **conf}
     upstream = make(conf, compressor, LamPolicy(lam)).cuda()
     wave, lengths = (x.cuda() for x in audio())
 
@@ -141,6 +152,25 @@ def test_the_upstream_needs_no_data_with_num_units(conf, lam):
     out, missing = fake_step(make(conf, policy=LamPolicy(lam)), 9)
     assert [x.shape for x in out.hidden_states] == [(2, 9, 16)] * 2
     assert out.period_ms.shape == (2,) and missing == []
+
+
+@pytest.mark.parametrize("compressor", KINDS)
+def test_neither_do_squeeze_pooling_and_merging(compressor):
+    conf = {**LOGMEL, **KINDS[compressor]}
+    out, missing = fake_step(make(conf, compressor), 9)
+    assert out.period_ms.shape == (2,) and missing == []
+
+
+def test_merging_by_threshold_needs_data_only_to_cut_padding_off():
+    conf = {**LOGMEL, "merge": {"layers": [0], "threshold": 0.5}}
+    out, _ = fake_step(make(conf, "none"), 30)
+    assert out.hidden_states[-1].shape == (2, 24, 16)  # nothing is cut
+    merging = AdjacentMerging(threshold=0.5)
+    with FakeTensorMode():
+        plan = (torch.randn(2, 9, 4), torch.tensor([9, 5]), torch.ones(2, 9))
+        assert merging(*plan, trim=False).durations.shape == (2, 9)
+        with pytest.raises(Exception, match="_local_scalar_dense"):
+            merging(*plan)
 
 
 def test_the_fake_tensor_test_can_fail():

@@ -19,11 +19,20 @@ SMALL = {
     "pos_groups": 2,
 }
 CONV = {**SMALL, "extractor": "conv", "extractor_conf": {"dim": 16}}
+SQUEEZE = {
+    "compressor": "squeeze",
+    "compressor_conf": {"factor": 3, "kernel": 6, "groups": 2},
+    "pos_kernel": 0,
+}
 VARIANTS = [
     SMALL,
     {**SMALL, "norm_first": True},
     CONV,
     {**CONV, "compressor": "mean", "compressor_conf": {"factor": 2}},
+    {**SMALL, "compressor": "none", "query_pool": 3, "key_pool": 2},
+    {**SMALL, **SQUEEZE},
+    {**SMALL, "merge": {"layers": [0, 1], "ratio": 0.3}},
+    {**SMALL, "norm_first": True, "merge": {"layers": [0], "threshold": 0.4}},
 ]
 
 

@@ -1,0 +1,76 @@
+"""Ready for inference: precision, memory and launches for the device at hand.
+
+What decides the lengths, extractor and compressor, stays in fp32, so that an optimised
+upstream makes the same units; only the Transformer changes its precision.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+from typing import TYPE_CHECKING
+
+import torch
+from torch import nn
+from torch.nn.utils import parametrize
+
+from espnet_ofa.upstream.linears import Int8Linear, PackedLinear, replace_linears
+
+if TYPE_CHECKING:
+    from espnet_ofa.upstream.model import OFAUpstream
+
+DTYPES = ("fp32", "bf16", "int8")
+
+
+def optimize(
+    upstream: OFAUpstream,
+    device: str | torch.device | None = None,
+    dtype: str = "fp32",
+) -> OFAUpstream:
+    """Prepare an upstream for inference, in place; see :meth:`OFAUpstream.optimize`."""
+    device = next(upstream.parameters()).device if device is None else device
+    device = torch.device(device)
+    if dtype not in DTYPES:
+        raise ValueError(f"dtype must be one of {', '.join(DTYPES)}; got {dtype!r}")
+    if dtype == "int8" and device.type != "cpu":
+        raise ValueError(f"int8 is for CPUs, not {device}; take bf16 there")
+    if upstream.optimized is not None:
+        raise ValueError(
+            f"this upstream is optimised for {upstream.optimized} already: load it anew"
+        )
+    upstream.optimized = f"{device.type}, {dtype}"
+    upstream.eval().requires_grad_(False).to(device)
+    fold_weight_norm(upstream)
+    if dtype == "bf16":
+        upstream.project.to(torch.bfloat16)
+        upstream.transformer.to(torch.bfloat16)
+    if device.type == "cpu":
+        keep_freed_memory()
+        if dtype == "int8":
+            replace_linears(upstream.transformer, Int8Linear)
+        elif torch.backends.mkldnn.is_available():
+            replace_linears(upstream.transformer, PackedLinear)
+    return upstream
+
+
+def fold_weight_norm(module: nn.Module) -> None:
+    """Compute normalised weights once instead of at every call, in place."""
+    for part in module.modules():
+        if parametrize.is_parametrized(part, "weight"):
+            parametrize.remove_parametrizations(part, "weight")
+
+
+def keep_freed_memory() -> None:
+    """Let the C library reuse large blocks instead of returning them at once.
+
+    glibc maps blocks of 32 MiB and more afresh each time, and the kernel clears their
+    pages: a third of the time of HuBERT's convolutions. For the whole process; does
+    nothing where the C library is another one.
+    """
+    if not sys.platform.startswith("linux"):
+        return
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        largest = 2**31 - 1
+        mallopt(-3, largest)  # M_MMAP_THRESHOLD
+        mallopt(-1, largest)  # M_TRIM_THRESHOLD

@@ -1,0 +1,165 @@
+"""The systems that the OFA model is compared with: the same recipe, another config."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+import yaml
+
+from espnet_ofa import OFAUpstream
+from espnet_ofa.bin import ssl_export
+from espnet_ofa.data.kaldi_dir import DataDir
+from espnet_ofa.plugin import register
+from espnet_ofa.subsampling import SqueezeUnsetError
+from espnet_ofa.tasks.ssl import OFASSLTask
+
+CONF = Path(__file__).resolve().parents[2] / "egs2/TEMPLATE/ofa1/conf"
+SYSTEMS = CONF / "systems"
+KNOBS = {"lam", "lam_train", "squeeze", "squeeze_train", "guidance"}
+SHAPE = {"compressor", "compressor_conf", "pos_kernel", "query_pool", "key_pool"}
+SHAPE |= {"merge", "upsampler"}
+FIXED = {"none": 20, "sew": 40, "atome": 40}
+FIXED |= {f"{kind}{n}": 20 * n for kind in ("mean", "conv") for n in (2, 3, 4, 5)}
+CASES = [*((s, "fixed") for s in ("none", "mean3", "conv4", "sew", "atome"))]
+CASES += [("cif", "cif"), ("stochastic", "stochastic"), ("stochastic", "squeeze")]
+SAMPLES = torch.tensor([32240, 16400])  # 100 and 51 frames
+
+
+def read(path):
+    return yaml.safe_load(path.read_text())
+
+
+def test_every_rival_has_its_config():
+    found = {p.stem.removeprefix("train_ssl_") for p in SYSTEMS.glob("train_ssl_*")}
+    assert found == {*FIXED, "cif", "stochastic"}
+
+
+@pytest.mark.parametrize("path", sorted(SYSTEMS.glob("*.yaml")), ids=lambda p: p.stem)
+def test_a_rival_differs_only_where_it_must(path):
+    theirs, ours = read(path), read(CONF / f"{path.stem.rpartition('_')[0]}.yaml")
+    part, free = "frontend_conf", KNOBS
+    if "ssl" in path.name:
+        part, free = "upstream_conf", SHAPE
+    for conf in (theirs, ours):
+        conf[part] = {k: v for k, v in conf[part].items() if k not in free}
+        for knob in KNOBS:
+            conf.pop(knob, None)
+    assert theirs == ours
+
+
+def ssl_model(system):
+    config = SYSTEMS / f"train_ssl_{system}.yaml"
+    args = OFASSLTask.get_parser().parse_args(["--config", str(config)])
+    torch.manual_seed(0)
+    return OFASSLTask.build_model(args)
+
+
+@pytest.mark.parametrize("system", FIXED)
+def test_the_period_is_the_one_that_its_name_says(system):
+    upstream = ssl_model(system).upstream.eval()
+    out = upstream(torch.randn(2, 32240), SAMPLES)
+    torch.testing.assert_close(out.durations.sum(1), torch.tensor([100.0, 51.0]))
+    # The shorter utterance has a partial last window.
+    assert out.period_ms[0].item() == pytest.approx(FIXED[system], rel=0.03)
+    assert out.period_ms[1].item() == pytest.approx(FIXED[system], rel=0.1)
+
+
+def step(model, *batch):
+    """One step of training; which parameters that want a gradient had none."""
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
+    loss, stats, _ = model.train()(*batch)
+    loss.backward()
+    assert torch.isfinite(loss)
+    optimizer.step()
+    named = model.named_parameters()
+    return stats, [n for n, p in named if p.requires_grad and p.grad is None]
+
+
+@pytest.fixture(scope="module")
+def asr_task():
+    register()
+    from espnet2.tasks.asr import ASRTask
+
+    return ASRTask
+
+
+@pytest.fixture(scope="module")
+def tokens(tmp_path_factory):
+    path = tmp_path_factory.mktemp("tokens") / "tokens.txt"
+    path.write_text("\n".join(["<blank>", "<unk>", "a", "b", "<sos/eos>"]) + "\n")
+    return path
+
+
+@pytest.mark.parametrize(("system", "asr"), CASES)
+def test_pre_training_then_ctc(system, asr, asr_task, tokens, tmp_path):
+    model, wave = ssl_model(system), torch.randn(2, 32240)
+    codes = torch.randint(0, 100, (2, 100))
+    for _ in range(2):
+        _, missing = step(model, wave, SAMPLES, codes, torch.tensor([100, 51]))
+        assert missing == []
+    model.upstream.save_pretrained(tmp_path)
+    config = SYSTEMS / f"train_asr_ctc_{asr}.yaml"
+    options = ["--config", str(config), "--token_list", str(tokens)]
+    for option in (f"upstream={tmp_path}", "fs=16k", "freeze_updates=0"):
+        options += ["--frontend_conf", option]
+    recogniser = asr_task.build_model(asr_task.get_parser().parse_args(options))
+    trained = recogniser.frontend.upstream.project.weight
+    torch.testing.assert_close(trained, model.upstream.project.weight)
+    text = torch.tensor([[2, 3, 2], [3, -1, -1]]), torch.tensor([3, 1])
+    for _ in range(2):
+        stats, missing = step(recogniser, wave, SAMPLES, *text)
+        assert missing == []
+    recogniser.eval()
+    with torch.no_grad():
+        first, lengths = recogniser.encode(wave, SAMPLES)
+        again, _ = recogniser.encode(wave, SAMPLES)
+    assert torch.equal(first, again)  # nothing is drawn
+    wanted = FIXED.get(system, 40)
+    assert 20 * 151 / int(lengths.sum()) == pytest.approx(wanted, rel=0.12)
+    assert asr == "stochastic" or stats["period_ms"] == pytest.approx(wanted, rel=0.12)
+
+
+@pytest.mark.parametrize(("system", "period"), [("stochastic", 40), ("atome", 40)])
+def test_espnets_trainer_and_export(system, period, tmp_path):
+    rng = np.random.default_rng(0)
+    wav, lines = {}, {"targets": "", "shape": ""}
+    for i in range(4):
+        utt = f"u{i}"
+        wav[utt] = str(tmp_path / f"{utt}.flac")
+        soundfile.write(wav[utt], 0.1 * rng.standard_normal(32240), 16000)
+        lines["targets"] += f"{utt} {' '.join(map(str, rng.integers(0, 100, 100)))}\n"
+        lines["shape"] += f"{utt} 32240\n"
+    data = DataDir(wav=wav, utt2spk={utt: utt for utt in wav})
+    data.write(tmp_path / "data")
+    for name, text in lines.items():
+        (tmp_path / name).write_text(text)
+    options = ["--config", str(SYSTEMS / f"train_ssl_{system}.yaml"), "--ngpu", "0"]
+    options += ["--output_dir", str(tmp_path / "exp"), "--max_epoch", "1"]
+    options += ["--num_workers", "0", "--use_tensorboard", "false"]
+    for which in ("train", "valid"):
+        for file, name, kind in (
+            ("data/wav.scp", "speech", "sound"),
+            ("targets", "targets", "text_int"),
+        ):
+            option = f"--{which}_data_path_and_name_and_type"
+            options += [option, f"{tmp_path / file},{name},{kind}"]
+        options += [f"--{which}_shape_file", str(tmp_path / "shape")]
+    OFASSLTask.main(cmd=options)
+    ssl_export.main(
+        ["--train_config", str(tmp_path / "exp/config.yaml")]
+        + ["--model_file", str(tmp_path / "exp/valid.loss_masked.best.pth")]
+        + ["--data_dir", str(tmp_path / "data"), "--output_dir", str(tmp_path / "up")]
+    )
+    rate = json.loads((tmp_path / "up/rate.json").read_text())
+    (point,) = rate["measured"]
+    assert rate["target_period_ms"] == point["period_ms"]
+    assert point["period_ms"] == pytest.approx(period, rel=0.05)
+    upstream = OFAUpstream.from_pretrained(tmp_path / "up")
+    if system == "stochastic":  # the choice is the user's, not validation's
+        with pytest.raises(SqueezeUnsetError):
+            upstream(torch.randn(1, 8000))
+    else:
+        assert upstream(torch.randn(1, 32240)).lengths.tolist() == [51]
