@@ -58,6 +58,8 @@ def load_from_espnet(train_config: str | Path, model_file: str | Path) -> OFAUps
         if k.startswith(PREFIX) and not k.startswith(f"{PREFIX}policy.")
     }
     load_upstream(upstream, own, str(model_file))
+    if upstream.squeeze_policy is not None:
+        upstream.squeeze_policy.set(conf["squeeze"])
     return upstream.eval()
 
 
@@ -136,6 +138,9 @@ def measure(
         frame_mask = draw_frame_mask(n_frames, size, **mask, generator=random)
         for total, lam in zip(totals, lams, strict=True):
             out = upstream.compress(frames, n_frames, lam)
+            if upstream.config.merge:
+                top = upstream.encode_units(out)
+                out = out._replace(lengths=top.lengths, durations=top.durations)
             total[:2] += torch.stack([n_frames.sum(), out.lengths.sum()])
             if labels is not None:
                 unit_mask = unit_mask_from_frames(
@@ -185,7 +190,10 @@ def main(cmd: Sequence[str] | None = None) -> None:
     names = {"mask_span_ms": "span_ms", "mask_share": "share"}
     mask = {names[k]: v for k, v in conf["model_conf"].items() if k in names}
     labels = read_labels(conf, waves)
-    rows = measure(upstream, list(waves.values()), args.lams, labels, **mask)
+    lams = args.lams if upstream.compressor.uses_lam else [1.0]
+    rows = measure(upstream, list(waves.values()), lams, labels, **mask)
+    if not upstream.compressor.uses_lam:
+        target, source = rows[0]["period_ms"], "measured: there is no lambda"
     report = {
         "target_period_ms": target,
         "target_from": source,

@@ -55,9 +55,9 @@ def feature_fn(spec: FeatureSpec) -> FeatureFn:
     torch.set_num_threads(1)
     if not spec.upstream:
         return cepstral_features()
-    from espnet_ofa.upstream.model import OFAUpstream
+    from espnet_ofa.pretrain.teacher import load_teacher
 
-    return hidden_features(OFAUpstream.from_pretrained(spec.upstream), spec.layer)
+    return hidden_features(load_teacher(spec.upstream), spec.layer)
 
 
 def features_of(path: str, spec: FeatureSpec) -> np.ndarray:
@@ -113,7 +113,10 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument("--output_dir", required=True)
     parser.add_argument("--num_codes", type=int, default=100)
     parser.add_argument(
-        "--upstream", default="", help="cluster hidden states of this upstream"
+        "--upstream",
+        default="",
+        help="cluster hidden states of this encoder: an upstream, or anything that "
+        "espnet_ofa.bin.import_upstream reads (folder, file or hub id)",
     )
     parser.add_argument("--layer", type=int, default=0, help="its layer; 0: embedding")
     parser.add_argument(

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from espnet_ofa.files import write_file
+from espnet_ofa.pretrain.teacher import Teacher
 from espnet_ofa.upstream.extractor import LogMelExtractor
-from espnet_ofa.upstream.model import OFAUpstream
 
 FeatureFn = Callable[[np.ndarray], np.ndarray]
 
@@ -47,25 +47,22 @@ def _difference(x: Tensor) -> Tensor:
     return (padded[2:] - padded[:-2]) / 2
 
 
-def hidden_features(upstream: OFAUpstream, layer: int) -> FeatureFn:
+def hidden_features(teacher: Teacher, layer: int) -> FeatureFn:
     """Hidden states of one layer at 20 ms, for the second round of targets.
 
     Args:
-        upstream: a trained upstream.
+        teacher: a trained encoder.
         layer: 0 is the embedding, 1 the first layer.
 
     Raises:
-        ValueError: the upstream has no such layer.
+        ValueError: the encoder has no such layer.
     """
-    depth = upstream.config.layers
-    if not 0 <= layer <= depth:
-        raise ValueError(f"layer must lie in [0, {depth}]; got {layer}")
-    upstream.eval()
+    teacher.check_layers([layer])
 
-    @torch.no_grad()
     def features(samples: np.ndarray) -> np.ndarray:
         wave = torch.from_numpy(np.asarray(samples, np.float32))[None]
-        return upstream(wave, lam=0.0).hidden_states[layer][0].numpy()
+        states, _ = teacher(wave, torch.tensor([wave.shape[1]]), [layer])
+        return states[0, :, 0].float().numpy()
 
     return features
 

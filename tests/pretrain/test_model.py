@@ -10,7 +10,10 @@ from espnet_ofa.upstream import OFAUpstream, UpstreamConfig
 CODES = 6
 
 
-def make(lam=0.5, lam_train=None, compressor="cif", conf=None, **options):
+SQUEEZE = {"factor": 2, "kernel": 5, "groups": 2}
+
+
+def make(lam=0.5, lam_train=None, compressor="cif", conf=None, shape=None, **options):
     torch.manual_seed(0)
     config = UpstreamConfig(
         extractor="logmel",
@@ -26,6 +29,7 @@ def make(lam=0.5, lam_train=None, compressor="cif", conf=None, **options):
         norm_first=True,
         dropout=0.0,
         attention_dropout=0.0,
+        **(shape or {}),
     )
     upstream = OFAUpstream(config, LamPolicy(lam, lam_train))
     return MaskedPredictionModel(upstream, CODES, **options)
@@ -119,6 +123,34 @@ def test_a_compressor_without_alpha_has_no_guidance():
     assert torch.isfinite(loss)
     assert stats["period_ms"].item() == pytest.approx(40, rel=0.01)
     assert "mean_alpha" not in stats
+
+
+@pytest.mark.parametrize("upsampler", [False, True])
+def test_a_squeeze_is_masked_in_front_of_it(upsampler):
+    model = make(None, None, "squeeze", SQUEEZE, {"upsampler": upsampler}).eval()
+    n_frames = torch.tensor([20, 13])
+    frames, other = torch.randn(2, 2, 20, 16)
+    out = model.upstream.compress(frames, n_frames)
+    unit_mask = torch.zeros(2, 10, dtype=torch.bool)
+    unit_mask[:, 2:6] = True
+    masked = model._mask(out, frames, n_frames, unit_mask)
+    other = torch.where(unit_mask.repeat_interleave(2, 1)[..., None], other, frames)
+    again = model._mask(out, other, n_frames, unit_mask)
+    assert torch.equal(masked.units, again.units)  # nothing leaks
+    # What the kernel sees of clear frames tells a masked unit where it is.
+    assert (masked.units[0, 2] - masked.units[0, 3]).abs().max() > 1e-3
+    loss, stats, _ = model(**batch())
+    assert torch.isfinite(loss)
+    assert ("acc_ceiling" in stats) != upsampler  # slots may differ within a unit
+
+
+def test_merged_units_count_in_the_period():
+    shape = {"merge": {"layers": [0], "ratio": 0.5}}
+    model = make(None, None, "none", shape=shape)
+    loss, stats, _ = model(**batch())
+    loss.backward()
+    assert stats["period_ms"].item() == pytest.approx(40, rel=0.01)
+    assert [n for n, p in model.named_parameters() if p.grad is None] == []
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from espnet_ofa.pretrain.targets import (
     hidden_features,
     sample_frames,
 )
+from espnet_ofa.pretrain.teacher import UpstreamTeacher
 from espnet_ofa.upstream import OFAUpstream, UpstreamConfig
 
 
@@ -81,11 +82,12 @@ def test_hidden_features_come_from_the_layer_at_20_ms():
     )
     upstream = OFAUpstream(conf).eval()
     samples = np.random.default_rng(0).standard_normal(8000).astype(np.float32)
-    x = hidden_features(upstream, 1)(samples)
+    teacher = UpstreamTeacher("mine", upstream)
+    x = hidden_features(teacher, 1)(samples)
     wanted = upstream(torch.from_numpy(samples)[None], lam=0.0).hidden_states[1][0]
     np.testing.assert_array_equal(x, wanted.detach().numpy())
-    with pytest.raises(ValueError, match=r"\[0, 2\]"):
-        hidden_features(upstream, 3)
+    with pytest.raises(ValueError, match=r"mine: expected layers from 0 .* to 2"):
+        hidden_features(teacher, 3)
 
 
 def test_smoothing_is_optimal():

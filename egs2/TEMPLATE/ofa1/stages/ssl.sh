@@ -4,16 +4,26 @@
 # Names of the two sets below the folders of targets and shapes.
 ssl_train_name() { basename "${ssl_dump}"; }
 
+encoder_files() { # WORD...: the weights of those words that are encoders
+    local word file
+    for word in "$@"; do
+        for file in "${word}" "${word}"/{model.safetensors,pytorch_model.bin}; do
+            if [ -f "${file}" ]; then
+                echo "${file}"
+            fi
+        done
+    done
+}
+
 stage_6() {
-    local out=${ssl_targets_dir} inputs word
+    local out=${ssl_targets_dir} inputs
     need "${ssl_dump}/wav.scp" 4
     need "${valid_dump}/wav.scp" 4
-    mapfile -t inputs < <(data_files "${ssl_dump}" "${valid_dump}")
-    for word in ${ssl_targets_args}; do # the weights of an --upstream
-        if [ -f "${word}/model.safetensors" ]; then
-            inputs+=("${word}/model.safetensors")
-        fi
-    done
+    # shellcheck disable=SC2086
+    mapfile -t inputs < <(
+        data_files "${ssl_dump}" "${valid_dump}"
+        encoder_files ${ssl_targets_args}
+    )
     if to_do "${out}" "codes=${ssl_num_codes}" "segments=${ssl_segments}" \
         "args=${ssl_targets_args}" "${inputs[@]}"; then
         # shellcheck disable=SC2086
@@ -21,6 +31,30 @@ stage_6() {
             --data_dirs "${ssl_dump}" "${valid_dump}" --output_dir "${out}" \
             --num_codes "${ssl_num_codes}" --segments "${ssl_segments}" --nj "${nj}" \
             --resume ${ssl_targets_args}
+        finish "${out}"
+    fi
+    if [ "${ssl_teacher_cache:-false}" = true ]; then
+        cache_teacher
+    fi
+}
+
+cache_teacher() { # of distillation; large, so that stage 8 may do without the teacher
+    local out=${ssl_teacher_dir} inputs device=cpu
+    mapfile -t inputs < <(
+        data_files "${ssl_dump}" "${valid_dump}"
+        encoder_files "${ssl_teacher}"
+    )
+    if to_do "${out}" "teacher=${ssl_teacher}" "args=${ssl_teacher_args}" \
+        "${inputs[@]}"; then
+        if [ "${ngpu}" -gt 0 ]; then
+            device=cuda
+        fi
+        # shellcheck disable=SC2086
+        OMP_NUM_THREADS=${num_threads} ${cuda_cmd} --gpu "$((ngpu > 0))" \
+            --num_threads "${num_threads}" "${out}/teacher.log" \
+            python3 -m espnet_ofa.bin.ssl_teacher \
+            --data_dirs "${ssl_dump}" "${valid_dump}" --output_dir "${out}" \
+            --teacher "${ssl_teacher}" --device "${device}" ${ssl_teacher_args}
         finish "${out}"
     fi
 }
@@ -55,6 +89,10 @@ ssl_data_options() { # train|valid DUMP TARGETS: one per line
     if [ "${ssl_segments}" != none ]; then
         printf '%s\n' "${option}" "${targets}/boundaries,boundaries,text_int"
     fi
+    if [ "${ssl_teacher_cache:-false}" = true ]; then
+        printf '%s\n' "${option}" \
+            "${ssl_teacher_dir}/${targets##*/}/teacher.scp,teacher,text"
+    fi
 }
 
 stage_8() {
@@ -69,8 +107,21 @@ stage_8() {
     if [ "${ssl_segments}" != none ]; then
         inputs+=("${train_targets}/boundaries" "${valid_targets}/boundaries")
     fi
+    if [ -n "${ssl_teacher:-}" ]; then
+        inputs+=("teacher=${ssl_teacher}")
+        if [ "${ssl_teacher_cache}" = true ]; then
+            need "${ssl_teacher_dir}/.done" 6
+            inputs+=("${ssl_teacher_dir}"/*/teacher.json)
+        fi
+    fi
+    # shellcheck disable=SC2086
+    mapfile -t options < <(encoder_files ${ssl_teacher:-} ${ssl_args})
+    inputs+=("${options[@]}")
     if to_train "${ssl_exp}" "${inputs[@]}"; then
         mapfile -t options < <(
+            if [ -n "${ssl_teacher:-}" ]; then
+                printf '%s\n' --teacher "${ssl_teacher}"
+            fi
             ssl_data_options train "${ssl_dump}" "${train_targets}"
             ssl_data_options valid "${valid_dump}" "${valid_targets}"
         )

@@ -1,0 +1,221 @@
+"""Teachers: frozen encoders that give hidden states every 20 ms, over true lengths."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from espnet_ofa.pretrain.cache import CacheFacts
+from espnet_ofa.subsampling.lengths import valid_mask
+from espnet_ofa.upstream.checkpoint import load_upstream
+from espnet_ofa.upstream.importers import Source, build, find_source, read_source
+from espnet_ofa.upstream.importers.source import complain
+from espnet_ofa.upstream.model import OFAUpstream
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+
+def precision(dtype: str) -> torch.dtype:
+    """A teacher's precision by name.
+
+    Raises:
+        ValueError: unknown name.
+    """
+    if dtype not in DTYPES:
+        raise ValueError(
+            f"a teacher's dtype must be {' or '.join(DTYPES)}; got {dtype!r}"
+        )
+    return DTYPES[dtype]
+
+
+class Teacher(nn.Module):
+    """A frozen encoder: no gradients, always in eval mode, at its own precision.
+
+    Args:
+        name: where it is from, for messages.
+        front: our extractor, projection and positional convolution with its weights.
+        depth: its Transformer layers.
+    """
+
+    def __init__(self, name: str, front: OFAUpstream, depth: int) -> None:
+        super().__init__()
+        self.name = name
+        self.front = front
+        self.depth = depth
+
+    @property
+    def dim(self) -> int:
+        """Width of the hidden states."""
+        return self.front.output_size()
+
+    @property
+    def upstream(self) -> OFAUpstream | None:
+        """The whole of it as one of ours, where its architecture is ours."""
+        return None
+
+    def train(self, mode: bool = True) -> Teacher:
+        """Stay in eval mode, whatever the model around it does."""
+        return super().train(False)
+
+    def check_layers(self, layers: Sequence[int]) -> None:
+        """Raise a ValueError unless it has these layers; 0 is the embedding."""
+        missing = [x for x in layers if not 0 <= x <= self.depth]
+        if missing or not layers:
+            raise ValueError(
+                f"{self.name}: expected layers from 0 (the embedding) to {self.depth}, "
+                f"found {list(layers)}"
+            )
+
+    def fingerprint(self) -> str:
+        """Hex digest of the weights as they are used, and of the precision."""
+        digest = hashlib.sha256()
+        for name, value in sorted(self.state_dict().items()):
+            digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+            raw = value.detach().cpu().contiguous().flatten().view(torch.uint8)
+            digest.update(memoryview(raw.numpy()))
+        return digest.hexdigest()
+
+    def cache_facts(self, layers: Sequence[int], dtype: str = "float16") -> CacheFacts:
+        """What a cache of these layers says of itself."""
+        self.check_layers(layers)
+        return CacheFacts(self.name, self.fingerprint(), tuple(layers), self.dim, dtype)
+
+    @torch.no_grad()
+    def forward(
+        self, wave: Tensor, lengths: Tensor, layers: Sequence[int]
+    ) -> tuple[Tensor, Tensor]:
+        """Hidden states of some layers.
+
+        Args:
+            wave: (B, L) samples at 16 kHz, anything beyond ``lengths``.
+            lengths: (B,) samples.
+            layers: which ones; 0 is the embedding, 1 the output of the first layer. The
+                topmost is the model's output.
+
+        Returns:
+            (B, S, layers, D) in the teacher's precision, one row a frame of 20 ms, and
+            (B,) frames. Rows beyond those hold nothing of use.
+
+        Raises:
+            ValueError: it has no such layer.
+        """
+        self.check_layers(layers)
+        with torch.autocast(wave.device.type, enabled=False):
+            wave = wave.to(self.front.project.weight.dtype)
+            states, n_frames = self._states(wave, lengths, max(layers))
+        return torch.stack([states[x] for x in layers], 2), n_frames
+
+    def _states(
+        self, wave: Tensor, lengths: Tensor, depth: int
+    ) -> tuple[list[Tensor], Tensor]:
+        """``depth + 1`` tensors (B, S, D) and (B,) frames."""
+        raise NotImplementedError
+
+
+class UpstreamTeacher(Teacher):
+    """A teacher that is one of our upstreams, at 20 ms where it can choose."""
+
+    def __init__(self, name: str, upstream: OFAUpstream) -> None:
+        super().__init__(name, upstream, upstream.config.layers)
+
+    @property
+    def upstream(self) -> OFAUpstream:
+        """The whole of it."""
+        return self.front
+
+    def _states(self, wave, lengths, depth):
+        out = self.front(wave, lengths, lam=0.0, num_layers=depth)
+        states, config = out.hidden_states, self.front.config
+        if config.merge or not (
+            self.front.compressor.uses_lam or config.compressor == "none"
+        ):  # units are not frames
+            size = int(self.front.frame_lengths(torch.tensor([wave.shape[1]])))
+            states = [self.front.to_frames(x, out.durations, size) for x in states]
+        return states, out.frame_lengths
+
+
+class WavLMTeacher(Teacher):
+    """WavLM: our extractor, and the layers of ``transformers``.
+
+    Its attention has a gated relative position bias (Chen et al., 2022).
+    """
+
+    def __init__(self, name: str, source: Source) -> None:
+        try:
+            from transformers.models.wavlm import WavLMConfig
+            from transformers.models.wavlm.modeling_wavlm import (
+                WavLMEncoder,
+                WavLMEncoderStableLayerNorm,
+            )
+        except ImportError as e:
+            raise ImportError(
+                f"{name} is a WavLM, whose layers come from transformers: pip install "
+                "'espnet-ofa[transformers]'"
+            ) from e
+        assert source.relative is not None
+        conf, weights = source.relative
+        depth, source.config.layers = source.config.layers, 0
+        front = OFAUpstream(source.config)
+        load_upstream(front, source.state, source.origin)
+        super().__init__(name, front, depth)
+        kind: Any = WavLMEncoder
+        if source.config.norm_first:
+            kind = WavLMEncoderStableLayerNorm
+        self.layers = kind(WavLMConfig(**conf)).layers
+        own = self.layers.state_dict()
+        complain(
+            source.origin,
+            [f"encoder.layers.{x}" for x in sorted(set(own) - set(weights))],
+            [f"encoder.layers.{x}" for x in sorted(set(weights) - set(own))],
+            [
+                f"encoder.layers.{x} (expected {tuple(own[x].shape)}, found "
+                f"{tuple(weights[x].shape)})"
+                for x in sorted(set(own) & set(weights))
+                if own[x].shape != weights[x].shape
+            ],
+        )
+        self.layers.load_state_dict(weights)
+
+    def _states(self, wave, lengths, depth):
+        front, norm_first = self.front, self.front.config.norm_first
+        frames, n_frames = front.extract(wave, lengths)
+        transformer = front.transformer
+        assert transformer.position is not None
+        x = transformer.position(front.project(frames), n_frames)
+        x = x if norm_first else transformer.norm(x)
+        mask = valid_mask(n_frames, x.shape[1])
+        states, bias = [x], None
+        for layer in list(self.layers)[:depth]:
+            x, bias = layer(x, attention_mask=mask, position_bias=bias)[:2]
+            states.append(x)
+        if norm_first and depth == self.depth:
+            states[-1] = transformer.norm(x)
+        return states, n_frames
+
+
+def load_teacher(
+    name: str | Path, dtype: str = "float32", hints: dict | None = None
+) -> Teacher:
+    """A teacher from any encoder that :mod:`espnet_ofa.upstream.importers` reads.
+
+    Args:
+        name: folder, file or hub id.
+        dtype: ``float32`` or ``bfloat16``, of its weights and its arithmetic.
+        hints: see :func:`espnet_ofa.upstream.importers.read_source`.
+
+    Raises:
+        FileNotFoundError, ValueError: nothing there that is known, or it does not fit.
+        ImportError: WavLM without ``transformers``.
+    """
+    precision(dtype)
+    source = read_source(find_source(name), **(hints or {}))
+    if source.relative is not None:
+        teacher: Teacher = WavLMTeacher(str(name), source)
+    else:
+        teacher = UpstreamTeacher(str(name), build(source))
+    return teacher.requires_grad_(False).eval().to(precision(dtype))
