@@ -30,29 +30,34 @@ CLASSES = {
     "preencoder": "espnet_ofa.asr.preencoder.OFAPreEncoder",
     "encoder": "espnet_ofa.asr.encoder.OFAEncoder",
     "model": "espnet_ofa.asr.model.OFAASRModel",
+    "decoder": "espnet_ofa.asr.pooling.OFADecoder",
+    "pooling": "espnet_ofa.asr.pooling.OFAPooling",
 }
 
 # Which roles each task module takes. Left out are tables that exist but whose
 # task calls the class in a way ours cannot serve: spk and lid give their encoder
-# no lengths; hubert, ssl, s2st and s2t_ctc give it further arguments; the labels
-# of diar belong to single frames; mt reads text. enh_s2t (and gan_tok in 202611)
-# share the tables of asr.
+# no lengths; hubert, ssl, s2st and s2t_ctc give it further arguments; decoders other
+# than that of cls predict tokens; the labels of diar belong to single frames; mt reads
+# text. enh_s2t (and gan_tok in 202611) share the tables of asr.
 ROLES = {
     "espnet2.tasks.asr": ("frontend", "preencoder", "encoder", "model"),
     "espnet2.tasks.s2t": ("frontend", "preencoder", "encoder"),
     "espnet2.tasks.slu": ("frontend", "preencoder", "encoder"),
     "espnet2.tasks.st": ("frontend", "preencoder", "encoder"),
-    "espnet2.tasks.cls": ("frontend", "preencoder", "encoder"),
+    "espnet2.tasks.cls": ("frontend", "preencoder", "encoder", "decoder"),
     "espnet2.tasks.asvspoof": ("frontend", "preencoder", "encoder"),
     "espnet2.tasks.s2st": ("frontend", "preencoder"),
     "espnet2.tasks.ssl": ("frontend", "preencoder"),
     "espnet2.tasks.hubert": ("frontend", "preencoder"),
-    "espnet2.tasks.spk": ("frontend",),
-    "espnet2.tasks.lid": ("frontend",),
+    "espnet2.tasks.spk": ("frontend", "pooling"),
+    "espnet2.tasks.lid": ("frontend", "pooling"),
     "espnet2.tasks.s2t_ctc": ("frontend",),
     "espnet2.tasks.asr_transducer": ("frontend",),
     "espnet2.tasks.uasr": ("frontend",),
 }
+
+# s3prl's upstreams are the functions of this module.
+S3PRL_HUB = "s3prl.hub"
 
 
 def register() -> None:
@@ -67,7 +72,7 @@ def register() -> None:
         TypeError: a class does not fit its table (an unknown ESPnet version).
     """
     _add_finder()
-    for name in ROLES:
+    for name in (*ROLES, S3PRL_HUB):
         module = sys.modules.get(name)
         # While a module is being loaded its tables may be missing: the finder
         # registers it when it is complete.
@@ -79,14 +84,21 @@ def register_module(module: ModuleType) -> None:
     """Adds ``ofa`` to every table of one loaded ESPnet task module.
 
     Args:
-        module: a task module, for example ``espnet2.tasks.asr``.
+        module: a task module, for example ``espnet2.tasks.asr``; or ``s3prl.hub``.
 
     Raises:
         ImportError: one of our classes cannot be imported.
         TypeError: a class does not fit its table.
     """
-    for role in ROLES[module.__name__]:
+    if module.__name__ == S3PRL_HUB:
+        module.ofa_local = ofa_local  # type: ignore[attr-defined]
+    for role in ROLES.get(module.__name__, ()):
         _register_role(module, role)
+
+
+def ofa_local(*args, **kwargs):
+    """s3prl's entry for our upstreams; see :mod:`espnet_ofa.interop.s3prl`."""
+    return _load("espnet_ofa.interop.s3prl.UpstreamExpert")(*args, **kwargs)
 
 
 def install() -> None:
@@ -112,8 +124,7 @@ def _register_role(module: ModuleType, role: str) -> None:
     choices = getattr(module, f"{role}_choices", None)
     if choices is None:
         raise TypeError(f"{module.__name__} has no {role}_choices")
-    module_name, _, class_name = CLASSES[role].rpartition(".")
-    ours = getattr(__import__(module_name, fromlist=[class_name]), class_name)
+    ours = _load(CLASSES[role])
     if choices.base_type is not None and not issubclass(ours, choices.base_type):
         raise TypeError(
             f"{CLASSES[role]} is not a {choices.base_type.__name__}, which "
@@ -122,8 +133,16 @@ def _register_role(module: ModuleType, role: str) -> None:
     choices.classes["ofa"] = ours
 
 
+def _load(name: str):
+    """What a dotted name names."""
+    home, _, attribute = name.rpartition(".")
+    return getattr(__import__(home, fromlist=[attribute]), attribute)
+
+
 def _register_or_warn(module: ModuleType) -> None:
     """Registers what can be registered; ESPnet must work whatever fails here."""
+    if module.__name__ == S3PRL_HUB:
+        register_module(module)
     for role in ROLES.get(module.__name__, ()):
         try:
             _register_role(module, role)
@@ -150,7 +169,7 @@ class _TaskFinder:
         target: ModuleType | None = None,
     ) -> ModuleSpec | None:
         """Returns the spec another finder gives, loader extended; else None."""
-        if fullname not in ROLES:
+        if fullname not in ROLES and fullname != S3PRL_HUB:
             return None
         # All other finders are asked, not only the path finder: an editable
         # install of ESPnet brings a finder of its own.

@@ -41,7 +41,8 @@ class Archive:
 
 
 # OpenSLR 12: sha256 as in torchaudio's data set class. OpenSLR 31: md5sum.txt there.
-# AN4: the copy that NVIDIA keeps for NeMo (the university's own address has come and
+# Speech Commands: sha256 as in torchaudio's data set class; its folders are words, of
+# which one stands for all. AN4: the copy that NVIDIA keeps for NeMo (the university's own address has come and
 # gone); the university publishes no checksum, this one was found in one public script.
 ARCHIVES: dict[str, dict[str, Archive]] = {
     "librispeech": {
@@ -76,6 +77,12 @@ ARCHIVES: dict[str, dict[str, Archive]] = {
             "train-clean-5": "5df7d4e78065366204ca6845bb08f490",
             "dev-clean-2": "6d7ab67ac6a1d2c993d050e16d61080d",
         }.items()
+    },
+    "speech_commands": {
+        "yes": Archive(
+            "http://download.tensorflow.org/data/speech_commands_v0.02.tar.gz",
+            "sha256:af14739ee7dc311471de98f5f9d2c9191b18aedfe957f4a6ff791c709868ff58",
+        ),
     },
     "an4": dict.fromkeys(
         ("train", "test"),

@@ -115,6 +115,7 @@ class Adapter(nn.Module):
         self._claimed = False
         self._needed: Tensor | None = None
         self._graph: tuple[Tensor, Tensor, Tensor] | None = None
+        self._durations: Tensor | None = None
         self._target_rate = (
             compressor.predictor.target_rate
             if isinstance(compressor, CIFCompressor)
@@ -156,6 +157,7 @@ class Adapter(nn.Module):
             )
         if not isinstance(compressor, CIFCompressor):
             out = compressor(frames, lengths)
+            self._durations = out.durations
             self._stats = {"period_ms": self._period(input_lengths, out.lengths)}
             return out
         lam = self.policy()
@@ -174,6 +176,7 @@ class Adapter(nn.Module):
             return capped
 
         out = compressor(frames, lengths, lam if needed is None else guarded)
+        self._durations = out.durations
         stats["period_ms"] = self._period(input_lengths, out.lengths)
         self._stats = stats
         collected = self._needed is not None
@@ -214,6 +217,19 @@ class Adapter(nn.Module):
         """
         return dict(self._stats)
 
+    def take_durations(self) -> Tensor:
+        """(B, U) frames that each unit of the last forward covers; once per forward.
+
+        Raises:
+            RuntimeError: no forward since they were last taken.
+        """
+        durations, self._durations = self._durations, None
+        if durations is None:
+            raise RuntimeError(
+                f"{self.role}: ofa has not run since its durations were last taken"
+            )
+        return durations.detach()
+
     def end(self) -> None:
         """End of a batch: let go of the graph."""
         self._needed = None
@@ -227,6 +243,21 @@ class Adapter(nn.Module):
             given = {k for k in state_dict if k.startswith(prefix)}
             refuse_misfit(f"{self.role}: ofa", own - given, given - own)
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
+
+
+def only_adapter(*parts: nn.Module | None) -> Adapter:
+    """The one of these parts of a model that is ours.
+
+    Raises:
+        ValueError: none or several.
+    """
+    ours = [part for part in parts if isinstance(part, Adapter)]
+    if len(ours) != 1:
+        raise ValueError(
+            "model: ofa needs one frontend, preencoder or encoder named ofa; found "
+            f"{len(ours)}. Use model: espnet where there is none"
+        )
+    return ours[0]
 
 
 def refuse_misfit(

@@ -53,6 +53,18 @@ def building_args() -> Namespace | None:
     return args if isinstance(args, Namespace) else None
 
 
+def parts_built() -> list | None:
+    """Frontend, preencoder and encoder that the running ``build_model`` has made.
+
+    None where no ``build_model`` is running.
+    """
+    found = _locals_of("build_model")
+    if found is None:
+        return None
+    parts = (found.get(name) for name in ("frontend", "preencoder", "encoder"))
+    return [part for part in parts if part is not None]
+
+
 def loading_checkpoint() -> bool:
     """True inside ``build_model_from_file``, which loads every weight right after."""
     return _locals_of("build_model_from_file") is not None

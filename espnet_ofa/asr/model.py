@@ -9,7 +9,7 @@ from espnet2.asr.espnet_model import ESPnetASRModel
 from espnet2.torch_utils.device_funcs import force_gatherable
 from torch import Tensor
 
-from espnet_ofa.asr.adapter import Adapter, refuse_misfit
+from espnet_ofa.asr.adapter import Adapter, only_adapter, refuse_misfit
 from espnet_ofa.asr.building import building_args
 from espnet_ofa.asr.guard import needed_units
 from espnet_ofa.subsampling.lengths import valid_mask
@@ -54,14 +54,7 @@ class OFAASRModel(ESPnetASRModel):
     @property
     def adapter(self) -> Adapter:
         """The frontend, preencoder or encoder that is ours."""
-        parts = (self.frontend, self.preencoder, self.encoder)
-        ours = [part for part in parts if isinstance(part, Adapter)]
-        if len(ours) != 1:
-            raise ValueError(
-                "model: ofa needs one frontend, preencoder or encoder named ofa; found "
-                f"{len(ours)}. Use model: espnet where there is none"
-            )
-        return ours[0]
+        return only_adapter(self.frontend, self.preencoder, self.encoder)
 
     def encode(self, speech: Tensor, speech_lengths: Tensor) -> tuple[Any, Tensor]:
         """As in ESPnet; remembers the lengths that CTC will get."""
@@ -106,7 +99,8 @@ class OFAASRModel(ESPnetASRModel):
             short = self._encoder_lengths.to(needed.device) < needed
             extra["infeasible"] = short.float().mean()
         self._encoder_lengths = None
-        stats.update(force_gatherable(extra, loss.device))
+        gathered: Any = force_gatherable(extra, loss.device)
+        stats.update(gathered)
         stats["loss"] = loss.detach()
         return loss, stats, weight
 

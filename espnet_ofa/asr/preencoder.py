@@ -24,7 +24,7 @@ class OFAPreEncoder(Adapter, AbsPreEncoder):
         lam_train: lambda in training; see :class:`LamPolicy`.
         lam_conf: for ``adaptive``: ``{init, low, high, speed}``.
         seed: seed of the draws.
-        compressor: ``cif | mean | conv | none``.
+        compressor: ``cif | mean | conv | squeeze | none``.
         compressor_conf: its arguments.
         target_period_ms: frame period at lambda 1 that alpha starts from.
         stem: stride of a convolutional stem before the compressor, 1, 2 or 4; 0 for

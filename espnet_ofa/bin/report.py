@@ -3,7 +3,8 @@ r"""Score decodings, tabulate them by lambda and draw the trade-off.
     python -m espnet_ofa.bin.report --expdir exp \
         --decode_dirs exp/asr/decode "adaptive=exp/asr_adaptive/decode" --out exp/report
 
-Reads what ``espnet_ofa.bin.asr_inference --lam`` wrote. Writes ``report.md``,
+Reads what ``espnet_ofa.bin.asr_inference --lam`` wrote or, with ``--metric accuracy``,
+what ``espnet_ofa.bin.cls_inference`` wrote. Writes ``report.md``,
 ``report.csv``, ``report.json`` and a ``tradeoff_<test set>.png`` for each test set,
 prints the table by lambda, and ends with the pictures' paths. Systems that are named
 ``name@seed`` are also shown as one, with mean and range.
@@ -17,6 +18,12 @@ import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from espnet_ofa.report.accuracy import (
+    accuracy_seeds_table,
+    accuracy_table,
+    collect_accuracy,
+    write_accuracy_report,
+)
 from espnet_ofa.report.folder import write_report
 from espnet_ofa.report.seeds import seeds_table
 from espnet_ofa.report.tables import lambda_table
@@ -51,6 +58,12 @@ def get_parser() -> argparse.ArgumentParser:
         "--readme",
         help="Write RESULTS between markers of this file as well, and the pictures to "
         "images/ beside it",
+    )
+    parser.add_argument(
+        "--metric",
+        choices=("wer", "accuracy"),
+        default="wer",
+        help="wer: words and characters; accuracy: one class per utterance",
     )
     parser.add_argument("--out", help="Where to write; <expdir>/report by default")
     return parser
@@ -120,14 +133,17 @@ def main(cmd: Sequence[str] | None = None) -> None:
     """Command line."""
     args = get_parser().parse_args(cmd)
     references = find_references(args.test_set)
+    classes = args.metric == "accuracy"
+    collect = collect_accuracy if classes else collect_rows
     rows: list[Row] = []
     for name, folder in name_systems(args.expdir, args.decode_dirs).items():
-        rows += collect_rows(name, folder, references)
+        rows += collect(name, folder, references)
     ssl = None if args.ssl_stats is None else read_facts(args.ssl_stats)
     out = args.out or Path(args.expdir, "report")
-    plots = write_report(out, rows, ssl=ssl, readme=args.readme)
-    print(lambda_table(rows, short=True))
-    averages = seeds_table(rows)
+    write = write_accuracy_report if classes else write_report
+    plots = write(out, rows, ssl=ssl, readme=args.readme)
+    print(accuracy_table(rows) if classes else lambda_table(rows, short=True))
+    averages = accuracy_seeds_table(rows) if classes else seeds_table(rows)
     if averages:
         print(f"\n{averages}\n")
     for plot in plots:

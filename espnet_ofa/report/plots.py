@@ -106,7 +106,12 @@ def _draw(axes, curves: Sequence[Curve], name: str) -> None:
     axes.margins(x=0.08, y=0.16)
 
 
-def plot_tradeoff(rows: Sequence[Row], test_set: str, path: str | Path) -> Path:
+def plot_tradeoff(
+    rows: Sequence[Row],
+    test_set: str,
+    path: str | Path,
+    metric: str = "word error rate (%)",
+) -> Path:
     """Draw one test set: WER against frame period, and against MACs.
 
     Numbers beside the points are lambdas; stars are adaptive lambdas; filled points are
@@ -116,6 +121,7 @@ def plot_tradeoff(rows: Sequence[Row], test_set: str, path: str | Path) -> Path:
         rows: all rows; those of other test sets are left out.
         test_set: which to draw.
         path: PNG file to write.
+        metric: what the errors of ``rows`` are, for the axis.
 
     Raises:
         ValueError: no row belongs to ``test_set``.
@@ -135,7 +141,7 @@ def plot_tradeoff(rows: Sequence[Row], test_set: str, path: str | Path) -> Path:
     _draw(left, curves, "period_ms")
     _draw(right, curves, "gmacs")
     left.set_xlabel("measured frame period (ms)")
-    left.set_ylabel("word error rate (%)")
+    left.set_ylabel(metric)
     right.set_xlabel("encoder compute (GMACs per second of audio)")
     left.set_ylim(bottom=max(0.0, left.get_ylim()[0]))
     handles = []

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from statistics import fmean
 
 from espnet_ofa.report.tables import markdown_table
@@ -33,12 +33,22 @@ def group_seeds(rows: Sequence[Row]) -> dict[tuple[str, str, str], list[Row]]:
     return groups
 
 
-def seeds_table(rows: Sequence[Row]) -> str:
-    """Mean and range over seeds, of systems named ``name@seed``; empty without any."""
+def seeds_table(
+    rows: Sequence[Row],
+    metric: str = "WER (%)",
+    value: Callable[[Row], float] = lambda row: row.wer,
+) -> str:
+    """Mean and range over seeds, of systems named ``name@seed``; empty without any.
+
+    Args:
+        rows: all rows; those without a seed are left out.
+        metric: what ``value`` is, for the header.
+        value: the number of a row to average.
+    """
     body = []
     for (name, test_set, lam), group in group_seeds(rows).items():
         period = fmean(row.stats.period_ms for row in group)
-        errors = [row.wer for row in group]
+        errors = [value(row) for row in group]
         spread = f"{min(errors):.1f} to {max(errors):.1f}"
         count = str(len(group))
         body.append(
@@ -55,4 +65,4 @@ def seeds_table(rows: Sequence[Row]) -> str:
     if not body:
         return ""
     header = ["system", "test set", "lambda", "frame period (ms)", "seeds"]
-    return markdown_table([*header, "WER (%)", "range"], body)
+    return markdown_table([*header, metric, "range"], body)

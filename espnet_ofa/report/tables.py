@@ -44,7 +44,7 @@ def _lam(row: Row) -> str:
     )
 
 
-_COLUMNS: dict[str, Callable[[Row], str]] = {
+COLUMNS: dict[str, Callable[[Row], str]] = {
     "system": lambda row: row.system,
     "test set": lambda row: row.stats.test_set,
     "lambda": _lam,
@@ -60,7 +60,7 @@ _COLUMNS: dict[str, Callable[[Row], str]] = {
     "capped": lambda row: str(row.stats.capped),
     "infeasible": lambda row: _number(row.stats.infeasible, "d"),
 }
-_SHORT = list(_COLUMNS)[: list(_COLUMNS).index("WER (%)") + 1]
+_SHORT = list(COLUMNS)[: list(COLUMNS).index("WER (%)") + 1]
 
 
 def lambda_table(rows: Sequence[Row], short: bool = False) -> str:
@@ -70,10 +70,10 @@ def lambda_table(rows: Sequence[Row], short: bool = False) -> str:
         rows: in the order to show.
         short: only what fits a terminal, up to WER.
     """
-    names = list(_SHORT if short else _COLUMNS)
+    names = list(_SHORT if short else COLUMNS)
     if len({row.system for row in rows}) == 1:
         names.remove("system")
-    body = [[_COLUMNS[name](row) for name in names] for row in rows]
+    body = [[COLUMNS[name](row) for name in names] for row in rows]
     return markdown_table(names, body)
 
 
@@ -145,7 +145,7 @@ def ssl_section(facts: Mapping[str, object]) -> str:
     return "\n".join(lines)
 
 
-def _setups(rows: Sequence[Row]) -> list[str]:
+def setups(rows: Sequence[Row]) -> list[str]:
     """How each system was decoded; the same words once."""
     lines = []
     for row in rows:
@@ -178,7 +178,7 @@ def results_markdown(
         "# RESULTS",
         "## Environments",
         "\n".join(f"- {key}: `{value}`" for key, value in environment.items()),
-        "\n".join(_setups(rows)),
+        "\n".join(setups(rows)),
         "## By lambda",
         "Frame period, units and RTF are measured on the test set; MACs are those of "
         "the encoder, frontend included, per second of audio, counted on "
@@ -196,12 +196,22 @@ def results_markdown(
 
 
 def write_data(
-    out: str | Path, rows: Sequence[Row], environment: Mapping[str, str]
+    out: str | Path,
+    rows: Sequence[Row],
+    environment: Mapping[str, str],
+    record: Callable[[Row], dict[str, object]] = Row.as_dict,
 ) -> None:
-    """Write ``report.csv`` and ``report.json`` into ``out``."""
+    """Write ``report.csv`` and ``report.json`` into ``out``.
+
+    Args:
+        out: folder.
+        rows: what to write, one record each.
+        environment: see :func:`espnet_ofa.report.environment.environment`.
+        record: makes flat values of a row.
+    """
     out = Path(out)
     records = [
-        {**row.as_dict(), "pareto": front}
+        {**record(row), "pareto": front}
         for row, front in zip(rows, on_front(rows), strict=True)
     ]
     sheet = io.StringIO()

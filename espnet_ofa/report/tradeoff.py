@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,9 +28,9 @@ class Row:
         """Word error rate in percent."""
         return self.scores["wer"].error_rate
 
-    def as_dict(self) -> dict[str, object]:
-        """Flat values, for CSV and JSON."""
-        stats, wer, cer = self.stats, self.scores["wer"], self.scores["cer"]
+    def costs(self) -> dict[str, object]:
+        """What was classified or recognised, and what it cost; flat values."""
+        stats = self.stats
         return {
             "system": self.system,
             "test_set": stats.test_set,
@@ -46,6 +46,13 @@ class Row:
             "macs_per_second": stats.macs_per_second,
             "rtf": stats.rtf,
             "encoder_rtf": stats.encoder_rtf,
+        }
+
+    def as_dict(self) -> dict[str, object]:
+        """Flat values, for CSV and JSON."""
+        stats, wer, cer = self.stats, self.scores["wer"], self.scores["cer"]
+        return {
+            **self.costs(),
             "wer": wer.error_rate,
             "substitutions": wer.substitutions,
             "deletions": wer.deletions,
@@ -111,7 +118,10 @@ def find_decode_dirs(expdir: str | Path) -> list[Path]:
 
 
 def collect_rows(
-    system: str, decode_dir: str | Path, references: Mapping[str, str] | None = None
+    system: str,
+    decode_dir: str | Path,
+    references: Mapping[str, str] | None = None,
+    score: Callable[[Path, str], Mapping[Unit, Score]] = score_dir,
 ) -> list[Row]:
     """Score everything in one decode dir.
 
@@ -120,6 +130,7 @@ def collect_rows(
         decode_dir: ``--output_dir`` of asr_inference.
         references: test set -> Kaldi text file, where it is not where it was when
             decoding.
+        score: scores one folder against a Kaldi text file.
 
     Returns:
         Rows by test set, then lambda.
@@ -146,7 +157,7 @@ def collect_rows(
                 f"{folder}: the reference text of {stats.test_set} is not at "
                 f"{reference}; say where with --test_set {stats.test_set}:DATA_DIR"
             )
-        rows.append(Row(system, stats, score_dir(folder, reference)))
+        rows.append(Row(system, stats, score(folder, reference)))
     return sorted(rows, key=_order)
 
 

@@ -12,7 +12,7 @@ DOC = Path(__file__).parents[2] / "docs" / "roles.md"
 
 def test_table_of_roles():
     table = {}
-    names = ("frontend", "preencoder", "encoder", "model")
+    names = ("frontend", "preencoder", "encoder", "decoder", "pooling", "model")
     for line in DOC.read_text(encoding="utf-8").splitlines():
         if line.startswith("| `espnet2."):
             module, *cells = (c.strip() for c in line.strip("|").split("|"))

@@ -8,6 +8,8 @@ import pytest
 import torch
 import yaml
 
+from espnet_ofa.upstream import OFAUpstream, UpstreamConfig
+
 ROOT = Path(__file__).resolve().parents[2]
 FILES = sorted({p.resolve() for p in ROOT.glob("egs2/*/ofa1/conf/**/*.yaml")})
 
@@ -62,6 +64,10 @@ def build(asr_task, token_list, tmp_path_factory):
 def upstream_of(config, folder):
     """The upstream that the recipe of an ASR configuration pre-trains, as a config."""
     with_shape = sorted(config.parent.glob("train_ssl*.yaml"))
+    if config.parent.name == "systems":  # one ASR configuration for several upstreams
+        system = config.stem.rpartition("_")[2]
+        known = {"fixed": "mean2", "squeeze": "stochastic"}
+        with_shape = [config.with_name(f"train_ssl_{known.get(system, system)}.yaml")]
     conf = yaml.safe_load(with_shape[0].read_text())["upstream_conf"]
     path = folder / "upstream.yaml"
     path.write_text(yaml.safe_dump(conf))
@@ -71,19 +77,45 @@ def upstream_of(config, folder):
 def test_there_are_configs():
     assert len(found("train_ssl")) >= 5 and len(found("train_asr")) >= 12
     others = [
-        p for p in FILES if not p.name.startswith(("train_ssl", "train_asr", "de"))
+        p
+        for p in FILES
+        if not p.name.startswith(("train_ssl", "train_asr", "train_cls", "de"))
     ]
     assert not others
 
 
+@pytest.fixture(scope="module")
+def encoders(tmp_path_factory):
+    """What to distil from or to go on from: as HuBERT base but narrow, and tiny."""
+    folder = tmp_path_factory.mktemp("encoders")
+    tiny = yaml.safe_load(
+        (ROOT / "egs2/synth/ofa1/conf/tiny/train_ssl.yaml").read_text()
+    )
+    shapes = {
+        "base": {"compressor": "none", "ff_dim": 64},
+        "tiny": tiny["upstream_conf"],
+    }
+    for name, conf in shapes.items():
+        OFAUpstream(UpstreamConfig.from_dict(conf)).save_pretrained(folder / name)
+    return folder
+
+
 @pytest.mark.parametrize("config", found("train_ssl"))
-def test_ssl_config(config):
+def test_ssl_config(config, encoders):
     from espnet_ofa.tasks.ssl import OFASSLTask
 
-    args = OFASSLTask.get_parser().parse_args(["--config", str(config)])
+    options = ["--config", str(config)]
+    goes_on, distils = "continue" in config.name, "distill" in config.name
+    if goes_on or distils:
+        name = config.parent.name if config.parent.name == "tiny" else "base"
+        options += ["--upstream" if goes_on else "--teacher", str(encoders / name)]
+        options += ["--upstream_conf", "ff_dim=64"]
+    args = OFASSLTask.get_parser().parse_args(options)
     model = OFASSLTask.build_model(args)
-    assert args.best_model_criterion[0] == ["valid", "loss_masked", "min"]
+    loss = "loss_distill" if distils else "loss_masked"
+    assert args.best_model_criterion[0] == ["valid", loss, "min"]
     assert sum(p.numel() for p in model.parameters()) > 0
+    assert not (goes_on or distils) or model.upstream.compressor.uses_lam
 
 
 @pytest.mark.parametrize("config", found("train_asr"))
@@ -119,7 +151,10 @@ def test_frozen_upstream_as_in_the_readme(asr_task, token_list, tmp_path):
 @pytest.mark.parametrize("config", found("train_asr_ctc"))
 def test_others_can_start_from_the_ctc_model(config, build):
     """ESPnet's --init_param leaves what does not fit random, without an error."""
-    others = sorted({*config.parent.glob("train_asr_*.yaml")} - {config})
+    name = "train_asr_*.yaml"
+    if config.parent.name == "systems":
+        name = config.name.replace("ctc", "s2s")
+    others = sorted({*config.parent.glob(name)} - {config})
     assert others
     ctc = build.shapes(config)
     for other in others:

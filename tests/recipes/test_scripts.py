@@ -11,8 +11,18 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 EGS = ROOT / "egs2"
 TEMPLATE = EGS / "TEMPLATE/ofa1"
-RECIPES = sorted(p for p in EGS.glob("*/ofa1") if p != TEMPLATE)
-LINKED = ("ofa.sh", "path.sh", "cmd.sh", "db.sh")
+RECIPES = sorted(p for p in EGS.glob("*/*1") if p != TEMPLATE)
+LINKED = ("path.sh", "cmd.sh", "db.sh")
+
+
+def name_of(recipe):
+    return "/".join(recipe.parts[-2:])
+
+
+def stages_of(recipe):
+    """The program that holds the recipe's options."""
+    (found,) = [n for n in ("ofa.sh", "cls.sh") if (recipe / n).exists()]
+    return found
 
 
 def sources(folder):
@@ -37,9 +47,9 @@ def run(*command, cwd, **env):
     )
 
 
-@pytest.mark.parametrize("recipe", RECIPES, ids=lambda p: p.parent.name)
+@pytest.mark.parametrize("recipe", RECIPES, ids=name_of)
 def test_recipe_is_thin(recipe):
-    for name in LINKED:
+    for name in (stages_of(recipe), *LINKED):
         assert (recipe / name).is_symlink()
         assert (recipe / name).resolve() == TEMPLATE / name
     assert os.access(recipe / "run.sh", os.X_OK)
@@ -49,11 +59,12 @@ def test_recipe_is_thin(recipe):
     assert not broken
 
 
-@pytest.mark.parametrize("recipe", RECIPES, ids=lambda p: p.parent.name)
+@pytest.mark.parametrize("recipe", RECIPES, ids=name_of)
 def test_help_lists_options(recipe):
     done = run(recipe / "run.sh", "--help", cwd=ROOT)
     assert done.returncode == 0, done.stderr
-    for option in ("--stage (1)", "--nj", "--hf_repo", "--inference_lams"):
+    only = {"ofa.sh": "--hf_repo", "cls.sh": "--upstream"}[stages_of(recipe)]
+    for option in ("--stage (1)", "--nj", "--inference_lams", only):
         assert f"  {option}" in done.stdout
     assert "first stage" in done.stdout
     done = run("local/data.sh", "--help", cwd=recipe)
@@ -82,13 +93,17 @@ def test_bad_options(arguments, message):
     assert message in done.stderr
 
 
-def test_every_option_is_documented():
-    lines = (TEMPLATE / "ofa.sh").read_text().split("# End of options")[0].splitlines()
+@pytest.mark.parametrize(
+    ("program", "recipe", "least"),
+    [("ofa.sh", "synth/ofa1", 50), ("cls.sh", "speech_commands/ofa1", 25)],
+)
+def test_every_option_is_documented(program, recipe, least):
+    lines = (TEMPLATE / program).read_text().split("# End of options")[0].splitlines()
     names = [line.split("=")[0] for line in lines if line[:1].islower() and "=" in line]
-    done = run("./ofa.sh", "--help", cwd=EGS / "synth/ofa1")
+    done = run(f"./{program}", "--help", cwd=EGS / recipe)
     listed = [x.split()[0] for x in done.stdout.splitlines() if x.startswith("  --")]
     assert listed == [f"--{name}" for name in names]
-    assert len(names) > 50
+    assert len(names) > least
 
 
 def test_skipped_stages(tmp_path):
@@ -122,7 +137,9 @@ def test_stages_are_decimal_and_start_at_1(stage):
 def test_cores_are_those_that_may_be_used():
     one = min(os.sched_getaffinity(0))
     settings = f"""set -euo pipefail
+        OFA_TEMPLATE={TEMPLATE}
         . {TEMPLATE}/utils/parse_options.sh
+        . {TEMPLATE}/stages/common.sh
         eval "$(sed -n '/^## /,/^# End/p' {TEMPLATE}/ofa.sh)"
         train_set=x valid_set=x test_sets=x ngpu=0
         . {TEMPLATE}/stages/settings.sh

@@ -78,6 +78,40 @@ def test_pretraining_depends_on_its_segments(recipe, tmp_path, segments):
     assert ("now: targets/valid/boundaries" in again.stderr) == (segments != "none")
 
 
+@pytest.mark.parametrize("cached", ["true", "false"])
+def test_distillation_depends_on_its_teacher(recipe, tmp_path, cached):
+    write, run = recipe
+    for which in ("train", "valid"):
+        write(f"targets/{which}/targets", "a 1\n")
+        write(f"stats/{which}/speech_shape", "a 1\n")
+        write(f"cache/{which}/teacher.json", "{}")
+    write("stats/.done", "")
+    write("hubert/model.safetensors", "weights")
+    options = dict(
+        ssl_stats_dir="stats", ssl_targets_dir="targets", ssl_exp="exp",
+        ssl_dump="raw/train", valid_dump="raw/valid", valid_set="valid",
+        ssl_config="conf.yaml", ssl_args="", ssl_model="x", ssl_num_codes="2",
+        train_cmd="true", cuda_cmd="echo", ngpu="0", num_nodes="1", nj="1",
+        num_threads="1", upstream="exp/upstream", ssl_segments="none",
+        ssl_teacher="hubert", ssl_teacher_cache=cached, ssl_teacher_dir="cache",
+    )  # fmt: skip
+    if cached == "true":
+        assert (
+            "cache/.done does not exist; run stage 6"
+            in run("stage_8", **options).stderr
+        )
+        write("cache/.done", "")
+    trained = run("stage_8", **options)
+    assert trained.returncode == 0 and "--teacher hubert" in trained.stdout
+    fields = [f"cache/{which}/teacher.scp,teacher,text" for which in ("train", "valid")]
+    assert all((field in trained.stdout) == (cached == "true") for field in fields)
+    assert "finished before" in run("stage_8", **options).stdout
+    write("hubert/model.safetensors", "others")
+    again = run("stage_8", **options)
+    assert again.returncode == 1
+    assert "now: hubert/model.safetensors" in again.stderr
+
+
 def test_data_depend_on_code_and_corpus(recipe, tmp_path):
     write, run = recipe
     write("local/data.sh", "#!/bin/sh\necho made of ${MINE} >>data/log\n", 0o755)

@@ -151,6 +151,23 @@ def test_targets_must_fit_the_audio(finished):
     assert re.search(rf"{first.split()[0]} has \d+ targets, its audio \d+", done.stderr)
 
 
+def test_distillation_from_a_cached_teacher(finished):
+    """Stages 6 to 8 once more: the first upstream teaches a second one."""
+    folder, _, _ = finished
+    options = ["--ssl_config", "conf/tiny/train_ssl_distill.yaml"]
+    options += ["--ssl_teacher", folder / "exp/ssl_train_ssl_raw/upstream"]
+    options += ["--ssl_teacher_cache", "true", "--ssl_teacher_args", "--layers 0 1"]
+    done = run(folder, "--stage", 6, "--stop_stage", 8, *options)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    for name in ("train", "valid"):
+        index = (folder / f"exp/ssl_teacher_upstream/{name}/teacher.scp").read_text()
+        assert index.count("\n") == {"train": 30, "valid": 6}[name]
+    exp = folder / "exp/ssl_train_ssl_distill_raw"
+    assert (exp / "upstream/rate.json").stat().st_size > 0
+    log = (exp / "train.log").read_text()
+    assert "cosine_1" in log and "loss_distill" in log
+
+
 def test_packed_models(finished):
     folder, _, config = finished
     done = run(folder, "--stage", 14, "--stop_stage", 14, "--asr_config", config)

@@ -66,7 +66,12 @@ ssl_targets_dir=""     # folder of targets
 ssl_num_codes=100      # k-means codes
 ssl_segments=codes     # guidance: codes, data (the corpus' own boundaries) or none
 ssl_targets_args=""    # more options for ssl_targets, e.g. "--upstream DIR --layer 6"
-ssl_model=valid.loss_masked.ave.pth  # checkpoint that becomes the upstream
+ssl_teacher=""         # of distillation (ssl_config with model: distill): folder, file or hub id
+ssl_teacher_cache=false  # compute its hidden states once, in stage 6, not in every epoch
+ssl_teacher_args=""    # more options for ssl_teacher, e.g. "--layers 6 12"
+ssl_teacher_dir=""     # folder of that cache
+ssl_model=""           # checkpoint that becomes the upstream; by default that of the least
+                       # loss: valid.loss_masked.ave.pth, with a teacher valid.loss_distill.ave.pth
 
 ## Recognition
 asr_config=conf/train_asr_ctc.yaml  # CTC fine-tuning
@@ -96,6 +101,7 @@ readme=""              # write the results into this file as well
 
 ## Publishing
 pack_system=ctc        # what stage 15 uploads: ctc, s2s, ssl or the name of an adaptive model
+pack_onnx=auto         # model.onnx in the package of ssl: true, false or, if it can be made, auto
 hf_repo=""             # Hugging Face repository, USER/NAME
 hf_license=cc-by-4.0   # of the weights, for the model card
 hf_datasets=""         # hub ids of the corpora, for the card; by default the recipe's name
@@ -117,30 +123,19 @@ for part in settings data ssl asr results; do
     . "${OFA_TEMPLATE}/stages/${part}.sh"
 done
 
-titles=(""
-    "data preparation"
-    "speed perturbation"
-    "audio format"
-    "short and long utterances"
-    "token list"
-    "SSL targets and segments"
-    "SSL statistics"
-    "SSL pre-training"
-    "ASR statistics"
-    "CTC fine-tuning"
-    "joint CTC/attention fine-tuning"
-    "adaptive lambda"
-    "decoding, scores and report"
-    "packing"
-    "publishing")
-
-if [ -n "${skip_stages}" ]; then
-    log "Left out: stages ${skip_stages# }"
-fi
-for ((number = stage > 1 ? stage : 1; number <= stop_stage && number < ${#titles[@]}; number++)); do
-    if [[ " ${skip_stages} " == *" ${number} "* ]]; then
-        continue
-    fi
-    log "Stage ${number}: ${titles[number]}"
-    "stage_${number}"
-done
+run_stages \
+    "data preparation" \
+    "speed perturbation" \
+    "audio format" \
+    "short and long utterances" \
+    "token list" \
+    "SSL targets and segments" \
+    "SSL statistics" \
+    "SSL pre-training" \
+    "ASR statistics" \
+    "CTC fine-tuning" \
+    "joint CTC/attention fine-tuning" \
+    "adaptive lambda" \
+    "decoding, scores and report" \
+    "packing" \
+    "publishing"

@@ -108,7 +108,7 @@ to_train() {
         show_changes "${dir}" "${wanted}"
         if [ "${overwrite}" != true ]; then
             die "${dir}: give --overwrite true to train it again from the start; or" \
-                "another tag (--ssl_tag, --asr_tag, --s2s_tag) to keep it beside the" \
+                "another tag (--ssl_tag, --asr_tag, --s2s_tag, --cls_tag) to keep it beside the" \
                 "new one; or remove ${dir}/.from to go on from its last checkpoint"
         fi
         log "--overwrite true: emptying ${dir}"
@@ -147,4 +147,34 @@ tool() { # LOG MODULE ARGUMENT...: one of our data tools as a job of its own
     # shellcheck disable=SC2086 # commands may hold options
     ${train_cmd} --num_threads "${nj}" "${logfile}" \
         python3 -m "espnet_ofa.bin.${module}" "$@"
+}
+
+config_name() { # CONFIG: conf/tuning/train_asr.yaml -> train_asr
+    local name=${1##*/}
+    echo "${name%.yaml}"
+}
+
+check_numbers() { # OPTION...
+    local name
+    for name in "$@"; do
+        case ${name}=${!name} in
+            ngpu= | nj= | num_threads=) ;; # found by resources.sh
+            *= | *=*[!0-9]*) usage_error "--${name} is a number, not '${!name}'" ;;
+            *) printf -v "${name}" %d "$((10#${!name}))" ;; # 08 is 8, not octal
+        esac
+    done
+}
+
+run_stages() { # TITLE...: of stages 1, 2 ...; those that options ask for
+    local titles=("" "$@") number
+    if [ -n "${skip_stages}" ]; then
+        log "Left out: stages ${skip_stages# }"
+    fi
+    for ((number = stage > 1 ? stage : 1; number <= stop_stage && number < ${#titles[@]}; number++)); do
+        if [[ " ${skip_stages} " == *" ${number} "* ]]; then
+            continue
+        fi
+        log "Stage ${number}: ${titles[number]}"
+        "stage_${number}"
+    done
 }

@@ -15,7 +15,7 @@ systems() {
 }
 
 print_system() {
-    local name=${1#train_asr_} start # conf/train_asr_adaptive.yaml -> adaptive
+    local name=${1#train_???_} start # conf/train_asr_adaptive.yaml -> adaptive
     if [ ! -f "$2/.done" ]; then
         [ ! -d "$2" ] || log "${name} is left out: $2 is not finished" >&2
         return
@@ -119,8 +119,8 @@ stage_14() {
             -- pack_asr --exp_dir "${dir}" --model_file "${model}"
     done 3<<<"${found}"
     if [ -z "${pretrained_upstream}" ] && [ -f "${ssl_exp}/upstream/rate.json" ]; then
-        pack ssl "${ssl_exp}" "${ssl_exp}"/upstream/* \
-            -- pack_upstream --upstream_dir "${ssl_exp}/upstream"
+        pack ssl "${ssl_exp}" "onnx=${pack_onnx}" "${ssl_exp}"/upstream/* \
+            -- pack_upstream --upstream_dir "${ssl_exp}/upstream" --onnx "${pack_onnx}"
     fi
 }
 

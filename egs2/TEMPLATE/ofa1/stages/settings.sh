@@ -4,13 +4,7 @@
 for name in train_set valid_set test_sets; do
     [ -n "${!name}" ] || usage_error "--${name} is required"
 done
-for name in stage stop_stage ngpu num_nodes nj inference_nj num_threads nbpe; do
-    case ${name}=${!name} in
-        ngpu= | nj= | num_threads=) ;; # found below
-        *= | *=*[!0-9]*) usage_error "--${name} is a number, not '${!name}'" ;;
-        *) printf -v "${name}" %d "$((10#${!name}))" ;; # 08 is 8, not octal
-    esac
-done
+check_numbers stage stop_stage ngpu num_nodes nj inference_nj num_threads nbpe
 case ${token_type} in
     bpe | char) ;;
     *) usage_error "--token_type is bpe or char, not '${token_type}'" ;;
@@ -19,6 +13,9 @@ case ${ssl_segments} in
     codes | data | none) ;;
     *) usage_error "--ssl_segments is codes, data or none, not '${ssl_segments}'" ;;
 esac
+if [ "${ssl_teacher_cache}" = true ] && [ -z "${ssl_teacher}" ]; then
+    usage_error "--ssl_teacher_cache true needs --ssl_teacher"
+fi
 case ${fs} in
     16k | 16000) ;;
     *) usage_error "--fs is 16k, the rate of all upstreams, not '${fs}'" ;;
@@ -39,34 +36,8 @@ if [ -n "${pretrained_upstream}" ]; then
     skip true 6 7 8
 fi
 
-# --- resources
-# Cores that this process may use: by its affinity, and by its control group's quota.
-count_cores() {
-    local cores quota=max period
-    cores=$(env -u OMP_NUM_THREADS -u OMP_THREAD_LIMIT nproc)
-    if [ -r /sys/fs/cgroup/cpu.max ]; then
-        read -r quota period </sys/fs/cgroup/cpu.max
-    fi
-    if [ "${quota}" != max ]; then
-        quota=$(((quota + period - 1) / period))
-        cores=$((quota < cores ? quota : cores))
-    fi
-    echo "${cores}"
-}
-cores=$(count_cores)
-: "${nj:=$((cores < 32 ? cores : 32))}"
-if [ -z "${ngpu}" ]; then
-    ngpu=0
-    find_gpu='import sys, torch; sys.exit(not torch.cuda.is_available())'
-    if python3 -c "${find_gpu}" 2>/dev/null; then
-        ngpu=1
-    fi
-fi
-: "${num_threads:=$((ngpu > 0 ? 1 : cores))}"
-inference_gpu=0
-if [ "${gpu_inference}" = true ]; then
-    inference_gpu=1
-fi
+# shellcheck source=/dev/null
+. "${OFA_TEMPLATE}/stages/resources.sh"
 
 # --- data
 raw=${dumpdir}/raw
@@ -102,10 +73,6 @@ if [ "${token_type}" = bpe ]; then
 fi
 
 # --- models, named after their configurations as in asr.sh
-config_name() { # CONFIG: conf/tuning/train_asr.yaml -> train_asr
-    local name=${1##*/}
-    echo "${name%.yaml}"
-}
 data_tag=raw_${lang}_${token_type}
 if [ "${token_type}" = bpe ]; then
     data_tag+=${nbpe}
@@ -117,6 +84,12 @@ fi
 : "${ssl_exp:=${expdir}/ssl_${ssl_tag}}"
 : "${ssl_stats_dir:=${expdir}/ssl_stats_raw}"
 : "${ssl_targets_dir:=${expdir}/ssl_targets_${ssl_segments}${ssl_num_codes}}"
+: "${ssl_teacher_dir:=${expdir}/ssl_teacher_${ssl_teacher##*/}}"
+ssl_loss=masked
+if [ -n "${ssl_teacher}" ]; then
+    ssl_loss=distill
+fi
+: "${ssl_model:=valid.loss_${ssl_loss}.ave.pth}"
 : "${asr_stats_dir:=${expdir}/asr_stats_${data_tag}}"
 : "${asr_exp:=${expdir}/asr_${asr_tag:-$(config_name "${asr_config}")_${data_tag}}}"
 : "${s2s_exp:=${expdir}/asr_${s2s_tag:-$(config_name "${s2s_config}")_${data_tag}}}"

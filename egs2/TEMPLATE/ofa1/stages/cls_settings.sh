@@ -1,0 +1,41 @@
+# shellcheck shell=bash disable=SC2034,SC2154
+# Sourced by cls.sh: checks options and derives the names of folders.
+
+for name in train_set valid_set test_sets; do
+    [ -n "${!name}" ] || usage_error "--${name} is required"
+done
+check_numbers stage stop_stage ngpu num_nodes nj num_threads
+case ${fs} in
+    16k | 16000) ;;
+    *) usage_error "--fs is 16k, the rate of all upstreams, not '${fs}'" ;;
+esac
+skip() { # OPTION STAGE...: leave these out where the option is true
+    if [ "$1" = true ]; then
+        shift
+        skip_stages="${skip_stages} $*"
+    fi
+}
+skip "${skip_data_prep}" 1 2 3
+skip "${skip_train}" 4 5
+skip "${skip_eval}" 6
+# shellcheck source=/dev/null
+. "${OFA_TEMPLATE}/stages/resources.sh"
+
+# Stage 1 is shared with ofa.sh, and there is nothing to pre-train on.
+ssl_train_set=""
+ssl_extra_dirs=""
+
+raw=${dumpdir}/raw
+train_dump=${raw}/${train_set}
+valid_dump=${raw}/${valid_set}
+cls_stats_dir=${expdir}/cls_stats_raw
+token_list=${cls_stats_dir}/classes.txt
+: "${cls_tag:=$(config_name "${cls_config}")_raw}"
+cls_exp=${expdir}/cls_${cls_tag}
+asr_exp=${cls_exp} # the model that others start from, in the words of results.sh
+adaptive_exp() { # CONFIG: tagged like the model that it starts from
+    echo "${expdir}/cls_$(config_name "$1")_${cls_tag}"
+}
+fixed_exp() { # LAMBDA
+    echo "${cls_exp}_lam$1"
+}

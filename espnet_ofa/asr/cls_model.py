@@ -1,0 +1,70 @@
+"""``model: ofa`` of classification: ESPnet's model, with its adapter's losses."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from espnet2.cls.espnet_model import ESPnetClassificationModel
+from espnet2.torch_utils.device_funcs import force_gatherable
+from torch import Tensor
+
+from espnet_ofa.asr.adapter import only_adapter, refuse_misfit
+
+
+class OFAClassificationModel(ESPnetClassificationModel):
+    """ESPnet's classification model that listens to its ofa adapter.
+
+    Needed only for a price on units (``lam_price``) or ``guidance``, which are set on
+    the adapter; also reports the measured ``period_ms`` and ``lam``. ESPnet's
+    ``build_model`` knows one class only, so this one comes with
+    :class:`espnet_ofa.tasks.cls.OFACLSTask`.
+
+    Takes the arguments of :class:`ESPnetClassificationModel`.
+
+    Raises:
+        ValueError: not one adapter to listen to, a guard (there is no CTC), or (when
+            loading) a checkpoint that lacks or adds a key anywhere in the model.
+    """
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        adapter = only_adapter(self.frontend, self.preencoder, self.encoder)
+        if adapter.ctc_guard:
+            raise ValueError(
+                f"{adapter.role}_conf: ctc_guard: true needs CTC, which a "
+                "classification model lacks"
+            )
+        adapter.claim()
+        self._adapter = (adapter,)  # in a tuple: it is a child already
+        self.register_load_state_dict_post_hook(_check_keys)
+
+    def forward(
+        self,
+        speech: Tensor,
+        speech_lengths: Tensor,
+        label: Tensor,
+        label_lengths: Tensor,
+        **kwargs: Any,
+    ) -> tuple[Tensor, dict[str, Tensor], Tensor]:
+        """Loss, statistics and weight; see :class:`ESPnetClassificationModel`."""
+        (adapter,) = self._adapter
+        adapter.begin(torch.ones_like(speech_lengths))  # one unit is enough to pool
+        loss, stats, weight = super().forward(
+            speech, speech_lengths, label, label_lengths, **kwargs
+        )
+        extra = adapter.stats()
+        for name, value in adapter.aux_losses().items():
+            loss = loss + value
+            extra[name] = value.detach()
+        adapter.end()
+        gathered: Any = force_gatherable(extra, loss.device)
+        stats.update(gathered)
+        stats["loss"] = loss.detach()
+        return loss, stats, weight
+
+
+def _check_keys(model: OFAClassificationModel, keys: Any) -> None:
+    """Refuse a checkpoint that does not fit, although ESPnet loads strict=False."""
+    whose = "this model (model: ofa)"
+    refuse_misfit(whose, keys.missing_keys, keys.unexpected_keys)
