@@ -42,8 +42,9 @@ class Archive:
 
 # OpenSLR 12: sha256 as in torchaudio's data set class. OpenSLR 31: md5sum.txt there.
 # Speech Commands: sha256 as in torchaudio's data set class; its folders are words, of
-# which one stands for all. AN4: the copy that NVIDIA keeps for NeMo (the university's own address has come and
-# gone); the university publishes no checksum, this one was found in one public script.
+# which one stands for all. AN4: the copy that NVIDIA keeps for NeMo (the university's
+# own address has come and gone); the university publishes no checksum, this one was
+# found in one public script.
 ARCHIVES: dict[str, dict[str, Archive]] = {
     "librispeech": {
         part: Archive(f"{_SLR}/12/{part}.tar.gz", f"sha256:{sha256}")
