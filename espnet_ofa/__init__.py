@@ -9,14 +9,17 @@ from __future__ import annotations
 TYPE_CHECKING = False  # what type checkers know it by; ``typing`` is slow to import
 if TYPE_CHECKING:
     from espnet_ofa.plugin import register
-    from espnet_ofa.upstream import OFAUpstream, set_lam
+    from espnet_ofa.report.budget import set_lam
+    from espnet_ofa.subsampling.choice import set_squeeze
+    from espnet_ofa.upstream import OFAUpstream
 
 __version__ = "0.1.0"
-__all__ = ["OFAUpstream", "__version__", "register", "set_lam"]
+__all__ = ["OFAUpstream", "__version__", "register", "set_lam", "set_squeeze"]
 
 _HOMES = {
     "OFAUpstream": "espnet_ofa.upstream",
-    "set_lam": "espnet_ofa.upstream",
+    "set_lam": "espnet_ofa.report.budget",
+    "set_squeeze": "espnet_ofa.subsampling.choice",
     "register": "espnet_ofa.plugin",
 }
 

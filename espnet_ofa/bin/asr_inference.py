@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import math
 import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -27,6 +28,15 @@ from espnet2.torch_utils.set_all_random_seed import set_all_random_seed
 
 from espnet_ofa.files import write_text
 from espnet_ofa.plugin import register
+from espnet_ofa.report.budget import (
+    AUTO,
+    CALIBRATION_NAME,
+    find_calibration,
+    lam_for_budget,
+    machine,
+    model_checksum,
+    search_setup,
+)
 from espnet_ofa.report.cost import count_parameters
 from espnet_ofa.report.decoding import OWN, Decoded, Decoder, TestSet, decode_test_set
 from espnet_ofa.report.environment import cpu_name
@@ -35,23 +45,25 @@ from espnet_ofa.report.stats import STATS_NAME, DecodeStats, load_stats
 from espnet_ofa.subsampling.rate import check_lam
 from espnet_ofa.zoo.pull import pull, speech2text_options
 
+_BUDGET = ("max_rtf", "max_macs_per_second", "calibration")
 # Options that name inputs and outputs, or that leave results as they are.
 _NOT_SETUP = {
     *("config", "lam", "test_set", "data_path_and_name_and_type", "key_file"),
     *("output_dir", "log_level", "num_workers", "ngpu", "allow_variable_data_keys"),
     *("asr_train_config", "asr_model_file", "model_tag"),
+    *_BUDGET,
 }
 
 
 def lam_value(text: str) -> float | str:
-    """``--lam``: a number in [0, 2], or ``own``."""
-    if str(text) == OWN:
-        return OWN
+    """``--lam``: a number in [0, 2], ``own`` or ``auto``."""
+    if str(text) in (OWN, AUTO):
+        return str(text)
     try:
         return check_lam(float(text))
     except ValueError as error:
         raise argparse.ArgumentTypeError(
-            f"expected numbers in [0, 2] or `{OWN}`; got {text!r} ({error})"
+            f"expected numbers in [0, 2], `{OWN}` or `{AUTO}`; got {text!r} ({error})"
         ) from error
 
 
@@ -67,7 +79,19 @@ def get_parser() -> argparse.ArgumentParser:
         nargs="+",
         type=lam_value,
         help="One lambda or several (0: every frame). They override the checkpoint's, "
-        f"which stays as it is; `{OWN}` decodes at the checkpoint's own lambda",
+        f"which stays as it is; `{OWN}` decodes at the checkpoint's own lambda, "
+        f"`{AUTO}` at the least that fits --max_rtf or --max_macs_per_second",
+    )
+    group.add_argument(
+        "--max_rtf", type=float, help="Real-time factor, encoder and search, to keep to"
+    )
+    group.add_argument(
+        "--max_macs_per_second", type=float, help="Or MACs of the encoder"
+    )
+    group.add_argument(
+        "--calibration",
+        help=f"What each lambda costs, from `bench calibrate`; by default "
+        f"{CALIBRATION_NAME} beside --asr_model_file",
     )
     group.add_argument(
         "--search",
@@ -130,6 +154,11 @@ def check_options(args: argparse.Namespace) -> None:
     for name in ("streaming", "enh_s2t_task", "multi_asr"):
         if getattr(args, name):
             raise ValueError(f"--{name} does not go with --lam, --test_set or greedy")
+    budgets = [args.max_rtf, args.max_macs_per_second]
+    if (AUTO in (args.lam or [])) != any(budget is not None for budget in budgets):
+        raise ValueError(
+            f"--lam {AUTO} goes with one of --max_rtf and --max_macs_per_second"
+        )
     if args.ngpu > 1:
         raise ValueError(f"--ngpu must be 0 or 1 for decoding; got {args.ngpu}")
     if args.search == "greedy":
@@ -146,12 +175,7 @@ def check_options(args: argparse.Namespace) -> None:
 
 def _setup(args: argparse.Namespace, decoder: Decoder) -> dict[str, object]:
     """What a reader must know to decode in the same way."""
-    setup: dict[str, object] = {"search": args.search}
-    if args.search == "beam":
-        for name in ("beam_size", "ctc_weight", "lm_weight", "penalty", "maxlenratio"):
-            setup[name] = getattr(args, name)
-    setup["batch_size"] = args.batch_size
-    setup["dtype"] = args.dtype
+    setup: dict[str, object] = dict(search_setup(args))
     if decoder.device.type == "cuda":
         setup["device"] = torch.cuda.get_device_name(decoder.device)
     else:
@@ -186,6 +210,33 @@ def _finished(
     return all(path.stat().st_mtime <= made for path in inputs if path.is_file())
 
 
+def resolve_lam(
+    args: argparse.Namespace, decoder: Decoder, lam: float | str
+) -> float | str:
+    """A number for ``auto``, others as they are.
+
+    Raises:
+        ValueError: no budget, a calibration of something else, or one that nothing
+            fits; see :mod:`espnet_ofa.report.budget`.
+    """
+    if lam != AUTO:
+        return lam
+    source = args.calibration or Path(args.asr_model_file).parent
+    timed = args.max_rtf is not None
+    prices = find_calibration(
+        source,
+        model_checksum(decoder.model),
+        setup=search_setup(args) if timed else None,
+        here=machine(decoder.device) if timed else None,
+    )
+    chosen = lam_for_budget(
+        prices, max_rtf=args.max_rtf, max_macs_per_second=args.max_macs_per_second
+    )
+    chosen = math.ceil(1e4 * chosen) / 1e4  # names a folder; rounded to the cheap side
+    logging.info("lambda %g fits the budget", chosen)
+    return chosen
+
+
 def decode_grid(args: argparse.Namespace) -> None:
     """Decode every test set at every lambda with a model that is loaded once.
 
@@ -204,6 +255,7 @@ def decode_grid(args: argparse.Namespace) -> None:
         Path(f) for f in (args.asr_train_config, args.asr_model_file, args.lm_file) if f
     ]
     for lam in lams:
+        lam = resolve_lam(args, decoder, lam)
         value, start = decoder.use_lam(lam)
         label = OWN if lam == OWN else f"{float(lam):g}"
         for test_set in test_sets:
@@ -272,7 +324,7 @@ def main(cmd: Sequence[str] | None = None) -> None:
     if not args.data_path_and_name_and_type:
         parser.error("give --data_path_and_name_and_type or --test_set")
     options = vars(args)
-    for name in ("config", "lam", "search", "test_set"):
+    for name in ("config", "lam", "search", "test_set", *_BUDGET):
         options.pop(name)
     stock.inference(**options)
 

@@ -12,7 +12,7 @@ Elementwise work (norms, activations, softmax) does not, as is usual.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -26,13 +26,22 @@ from espnet_ofa.subsampling.compressor import (
     CompressorOutput,
     ConvCompressor,
 )
+from espnet_ofa.subsampling.squeeze import PositionalConv, SqueezeCompressor
+from espnet_ofa.upstream.config import UpstreamConfig
+from espnet_ofa.upstream.conv_inference import CHUNK
 from espnet_ofa.upstream.extractor import (
+    HOP,
     WINDOW,
     ConvExtractor,
     LogMelExtractor,
     frame_lengths,
 )
+from espnet_ofa.upstream.merging import AdjacentMerging
 from espnet_ofa.upstream.model import OFAUpstream
+
+# MACs of merging for each element of the units: the cosine between neighbours takes
+# three products (theirs, and two norms), the average one.
+_MERGING = 4
 
 
 def count_parameters(model: nn.Module) -> dict[str, int]:
@@ -58,6 +67,21 @@ def _rfft_flops(x_shape, dims, normalization, onesided, out_shape=None, **_) -> 
     return int(2 * math.prod(x_shape) // size * fft_macs(size))
 
 
+def _linear_flops(x_shape, weight_shape, *_, out_shape=None, **__) -> int:
+    """Formula for the linear layers of an optimised upstream."""
+    assert out_shape is not None
+    return 2 * math.prod(x_shape) * out_shape[-1]
+
+
+def _formulas() -> dict[Any, Callable]:
+    """What FlopCounterMode has to be told."""
+    formulas: dict[Any, Callable] = {torch.ops.aten._fft_r2c: _rfft_flops}
+    formulas[torch.ops.aten._int_mm] = _linear_flops
+    if hasattr(torch.ops.mkldnn, "_linear_pointwise"):
+        formulas[torch.ops.mkldnn._linear_pointwise] = _linear_flops
+    return formulas
+
+
 @contextmanager
 def _countable_attention() -> Iterator[None]:
     """Attention as plain matrix products: the fused kernels count as zero."""
@@ -71,7 +95,12 @@ def _countable_attention() -> Iterator[None]:
 
 
 def count_macs(model: nn.Module, call: Callable[[], object]) -> float:
-    """MACs that ``call()`` spends.
+    """MACs that ``call()`` spends; see :func:`macs_by_module`."""
+    return macs_by_module(model, call)[""]
+
+
+def macs_by_module(model: nn.Module, call: Callable[[], object]) -> dict[str, float]:
+    """MACs that ``call()`` spends, module by module.
 
     Args:
         model: what the call runs; its recurrent layers and CIF, which the counter does
@@ -79,45 +108,58 @@ def count_macs(model: nn.Module, call: Callable[[], object]) -> float:
         call: for instance ``lambda: model.encode(speech, lengths)``.
 
     Returns:
-        MACs, half of the floating-point operations.
+        MACs, half of the floating-point operations, by name of the module that ran
+        (as in ``named_modules``), each with all that it called; under ``""`` those of
+        the whole call.
     """
-    formulas = {torch.ops.aten._fft_r2c: _rfft_flops}
-    counter = FlopCounterMode(display=False, custom_mapping=formulas)
-    unseen = 0
-    before: dict[nn.Module, int] = {}
+    counter = FlopCounterMode(display=False, custom_mapping=_formulas())
+    unseen = 0.0
+    spent: dict[str, float] = {}
+    begun: dict[str, list[tuple[int, float]]] = {}
 
-    def start(module: nn.Module, inputs: tuple) -> None:
-        before[module] = counter.get_total_flops()
+    def start(name: str) -> Callable:
+        def hook(module: nn.Module, inputs: tuple) -> None:
+            begun.setdefault(name, []).append((counter.get_total_flops(), unseen))
 
-    def recurrent(module: nn.Module, inputs: tuple, output: object) -> None:
-        """Every weight acts once per step, unless the counter saw the products."""
-        nonlocal unseen
-        if counter.get_total_flops() == before.pop(module):
-            data = getattr(inputs[0], "data", inputs[0])  # packed or padded
-            weights = sum(
-                p.numel() for n, p in module.named_parameters() if "weight" in n
-            )
-            unseen += weights * math.prod(data.shape[:-1])
+        return hook
 
-    def cif(module: nn.Module, inputs: tuple, output: CompressorOutput) -> None:
-        nonlocal unseen
-        if output.weights is not None:  # else lambda 0 let the frames pass
-            unseen += inputs[0].numel()  # each frame is added once, times its weight
+    def end(name: str) -> Callable:
+        def hook(module: nn.Module, inputs: tuple, output: object) -> None:
+            nonlocal unseen
+            flops, before = begun[name].pop()
+            flops = counter.get_total_flops() - flops
+            unseen += _uncounted(module, inputs, output, flops)
+            spent[name] = spent.get(name, 0.0) + flops / 2 + unseen - before
+
+        return hook
 
     hooks = []
-    for module in model.modules():
-        if isinstance(module, nn.RNNBase):
-            hooks.append(module.register_forward_pre_hook(start))
-            hooks.append(module.register_forward_hook(recurrent))
-        elif isinstance(module, CIFCompressor):
-            hooks.append(module.register_forward_hook(cif))
+    for name, module in model.named_modules():
+        hooks.append(module.register_forward_pre_hook(start(name)))
+        hooks.append(module.register_forward_hook(end(name)))
     try:
         with torch.no_grad(), _countable_attention(), counter:
             call()
     finally:
         for hook in hooks:
             hook.remove()
-    return counter.get_total_flops() / 2 + unseen
+    return {**spent, "": counter.get_total_flops() / 2 + unseen}
+
+
+def _uncounted(module: nn.Module, inputs: tuple, output: object, flops: int) -> float:
+    """MACs of a module's call that the counter, which saw ``flops``, did not see."""
+    if isinstance(module, nn.RNNBase) and flops == 0:
+        # Every weight acts once per step.
+        data = getattr(inputs[0], "data", inputs[0])  # packed or padded
+        weights = sum(p.numel() for n, p in module.named_parameters() if "weight" in n)
+        return weights * math.prod(data.shape[:-1])
+    if isinstance(module, CIFCompressor):
+        assert isinstance(output, CompressorOutput)
+        # Each frame is added once, times its weight; at lambda 0 the frames pass.
+        return inputs[0].numel() if output.weights is not None else 0.0
+    if isinstance(module, AdjacentMerging):
+        return _MERGING * inputs[0].numel()
+    return 0.0
 
 
 def conv_macs(layer: nn.Conv1d, steps: int) -> int:
@@ -131,14 +173,29 @@ def linear_macs(layer: nn.Linear, steps: int) -> int:
     return steps * layer.in_features * layer.out_features
 
 
-def _extractor_macs(extractor: nn.Module, samples: int, frames: int) -> float:
-    if isinstance(extractor, ConvExtractor):
-        total, steps = 0, max(samples, WINDOW)
+def _conv_extractor_macs(extractor: ConvExtractor, samples: int, frames: int) -> int:
+    """MACs of HuBERT's convolutions as they run on a CPU, chunk by chunk.
+
+    Chunks overlap by a few samples. The group norm is folded into the first layer, for
+    which the covariance of its windows is needed. (On a GPU neither: a little less.)
+    """
+    total = 0
+    for first in range(0, frames, CHUNK):
+        steps = (min(CHUNK, frames - first) - 1) * HOP + WINDOW
         for conv in extractor.convs:
             assert isinstance(conv, nn.Conv1d)
             steps = (steps - conv.kernel_size[0]) // conv.stride[0] + 1
             total += conv_macs(conv, steps)
-        return total
+    if extractor.norm == "group":
+        kernel, stride = extractor.LAYERS[0]
+        windows = (samples - kernel) // stride + 1
+        total += kernel * kernel * (windows + extractor.dim) + kernel * extractor.dim
+    return total
+
+
+def _extractor_macs(extractor: nn.Module, samples: int, frames: int) -> float:
+    if isinstance(extractor, ConvExtractor):
+        return _conv_extractor_macs(extractor, max(samples, WINDOW), frames)
     if isinstance(extractor, LogMelExtractor):
         half_frames = 2 * frames  # 10 ms, two of them stacked
         filters = extractor.fbanks.numel()  # type: ignore[operator]
@@ -162,19 +219,86 @@ def _compressor_macs(compressor: nn.Module, frames: int, units: int, lam: float)
         return total + frames * predictor.conv.in_channels  # each frame, weighted
     if isinstance(compressor, ConvCompressor):
         return conv_macs(compressor.conv, units)
+    if isinstance(compressor, SqueezeCompressor):
+        return _position_macs(compressor.position, frames, compressor.factor())
     return 0  # none and mean multiply nothing
 
 
+def _position_macs(position: PositionalConv, steps: int, stride: int = 1) -> int:
+    conv = position.conv
+    kernel, pad = conv.kernel_size[0], conv.padding[0]  # type: ignore[index]
+    outputs = (steps + 2 * pad - kernel) // stride + 1  # type: ignore[operator]
+    return conv_macs(conv, outputs)  # type: ignore[arg-type]
+
+
+def layer_macs(
+    layer: nn.Module, units: int, query: int = 1, key: int = 1, kept: int | None = None
+) -> dict[str, int]:
+    """MACs of one Transformer layer over ``units``, by name of its part.
+
+    Linear layers grow with the units, attention's two products (queries with keys,
+    weights with values) with their square.
+
+    Args:
+        layer: of a Transformer.
+        units: that enter it.
+        query: units that share a query.
+        key: units that share a key and value.
+        kept: units that merging leaves to the feed-forward; all by default.
+    """
+    attention: Any = layer.attention
+    width = attention.out.in_features
+    queries, keys = -(-units // query), -(-units // key)
+    projections = attention.qkv.in_features * width * (queries + 2 * keys)
+    products = 2 * queries * keys * width
+    outer = {
+        name: linear_macs(part, units if kept is None else kept)
+        for name, part in layer.named_modules()
+        if isinstance(part, nn.Linear) and not name.startswith("attention.")
+    }
+    inner = projections + products + linear_macs(attention.out, queries)
+    return {"attention": inner, **outer}
+
+
+def _transformer_macs(
+    upstream: OFAUpstream, units: int, kept: Sequence[int] | None
+) -> int:
+    transformer, setting = upstream.transformer, upstream.squeeze_now()
+    total = linear_macs(upstream.project, units)
+    if transformer.position is not None:
+        total += _position_macs(transformer.position, units)
+    for i, layer in enumerate(transformer.layers):
+        left = units
+        if i in transformer.merging_layers:
+            assert transformer.merging is not None
+            if kept is not None:
+                left = kept[transformer.merging_layers.index(i)]
+            elif transformer.merging.ratio is not None:
+                left = units - int(units * transformer.merging.ratio)
+            else:
+                raise ValueError("merging by threshold: give kept, units after each")
+            total += _MERGING * units * upstream.config.dim
+        parts = layer_macs(layer, units, setting.query, setting.key, left)
+        total += sum(parts.values())
+        units = left
+    return total
+
+
 def upstream_macs(
-    upstream: OFAUpstream, samples: int, units: int, lam: float
+    upstream: OFAUpstream,
+    samples: int,
+    units: int,
+    lam: float,
+    kept: Sequence[int] | None = None,
 ) -> dict[str, float]:
     """MACs of one utterance by hand formulas.
 
     Args:
-        upstream: the model; only its shapes are read.
+        upstream: the model, whose shapes are read, and its squeeze where it has one.
         samples: audio samples at 16 kHz.
         units: units that the compressor makes of them at ``lam``.
         lam: lambda, at evaluation.
+        kept: units left by each layer that merges; known where merging is by ratio.
 
     Returns:
         MACs of ``extractor``, ``compressor`` (predictor and CIF, on frames) and
@@ -182,23 +306,17 @@ def upstream_macs(
         squared).
     """
     frames = int(frame_lengths(torch.tensor([samples])))
-    transformer = upstream.transformer
-    position = transformer.position.conv
-    kernel, pad = position.kernel_size[0], position.padding[0]  # type: ignore[index]
-    total = linear_macs(upstream.project, units)
-    total += conv_macs(position, units + 2 * pad - kernel + 1)  # type: ignore[operator]
-    for layer in transformer.layers:
-        linear = sum(
-            linear_macs(part, units)
-            for part in layer.modules()
-            if isinstance(part, nn.Linear)
-        )
-        total += linear + 2 * units * units * upstream.config.dim  # QK^T, weights x V
     return {
         "extractor": _extractor_macs(upstream.extractor, samples, frames),
         "compressor": _compressor_macs(upstream.compressor, frames, units, lam),
-        "transformer": total,
+        "transformer": _transformer_macs(upstream, units, kept),
     }
+
+
+def shapes_only(config: UpstreamConfig) -> OFAUpstream:
+    """An upstream without memory, for the formulas: as it was before ``optimize``."""
+    with torch.device("meta"), torch.inference_mode(False):
+        return OFAUpstream(config)
 
 
 def measure_macs(
@@ -222,3 +340,22 @@ def measure_macs(
     lengths = torch.tensor([len(wave)], device=wave.device)
     macs = count_macs(model, lambda: encode(wave[None], lengths))
     return macs, len(wave) / sample_rate
+
+
+def growth_exponent(sizes: Sequence[float], costs: Sequence[float]) -> float:
+    """Exponent p of ``cost ~ size ** p``: the slope of a line through the logarithms.
+
+    Raises:
+        ValueError: fewer than two different sizes, or a number that is not positive.
+    """
+    if len(sizes) != len(costs) or len(set(sizes)) < 2:
+        raise ValueError(
+            "an exponent needs a cost for each of two sizes or more; got "
+            f"{len(set(sizes))} sizes and {len(costs)} costs"
+        )
+    if min(*sizes, *costs) <= 0:
+        raise ValueError("an exponent needs sizes and costs above zero")
+    x, y = ([math.log(value) for value in values] for values in (sizes, costs))
+    mean_x, mean_y = sum(x) / len(x), sum(y) / len(y)
+    rise = sum((a - mean_x) * (b - mean_y) for a, b in zip(x, y, strict=True))
+    return rise / sum((a - mean_x) ** 2 for a in x)

@@ -73,6 +73,7 @@ class EncoderMeter:
             hook = self._note_frames(frame_ms)
             self._hooks.append(module.register_forward_hook(hook))
         encode = self.model.encode
+        self._before = vars(self.model).get("encode")  # somebody else's, or None
 
         def timed(*args: Any, **kwargs: Any) -> Any:
             self._seen = None
@@ -94,6 +95,8 @@ class EncoderMeter:
 
     def __exit__(self, *exc: object) -> None:
         del self.model.encode
+        if self._before is not None:
+            self.model.encode = self._before
         while self._hooks:
             self._hooks.pop().remove()
 

@@ -1,5 +1,7 @@
 """MACs: counted and by hand, each checking the other."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import nn
@@ -16,7 +18,7 @@ from espnet_ofa.report.cost import (
     upstream_macs,
 )
 from espnet_ofa.report.meter import EncoderMeter
-from espnet_ofa.subsampling import build_compressor
+from espnet_ofa.subsampling import build_compressor, set_squeeze
 from espnet_ofa.upstream import OFAUpstream, UpstreamConfig
 
 STEPS, DIM, HEADS = 30, 16, 4
@@ -126,6 +128,51 @@ def test_other_compressors(compressor):
         macs, _ = measure_macs(model, wave)
     parts = upstream_macs(model.upstream, len(wave), meter.units, model.lam)
     assert macs == pytest.approx(sum(parts.values()), rel=1e-3)
+
+
+SQUEEZE = {"compressor": "squeeze", "pos_kernel": 0}
+RIVALS = [
+    {**SQUEEZE, "compressor_conf": {"factor": 3, "kernel": 5, "groups": 2}},
+    {
+        **SQUEEZE,
+        "compressor_conf": {"factor": [2, 4], "kernel": 6, "groups": 2},
+        "query_pool": [1, 2],
+        "key_pool": [1, 3],
+    },
+    {"compressor": "none", "query_pool": 2, "key_pool": 3},
+    {"compressor": "none", "merge": {"layers": [0, 1], "ratio": 0.3}},
+    {"compressor": "mean", "merge": {"layers": [0], "threshold": 0.2}},
+]
+
+
+@pytest.mark.parametrize("conf", RIVALS)
+def test_squeeze_pooling_and_merging(conf):
+    upstream = OFAUpstream(replace(small_upstream("logmel").config, **conf)).eval()
+    if upstream.squeeze_policy is not None:
+        set_squeeze(upstream, "4,2,3")
+    wave = torch.randn(16000)
+    macs, _ = measure_macs(Encode(upstream, 0.0), wave)
+    with torch.no_grad():
+        frames, lengths = upstream.extract(wave[None], torch.tensor([len(wave)]))
+        out = upstream.compress(frames, lengths)
+        states = upstream.encode_units(out).states
+    units = int(out.lengths)
+    kept = [states[i + 1].shape[1] for i in upstream.transformer.merging_layers]
+    parts = upstream_macs(upstream, len(wave), units, 0.0, kept)
+    assert macs == pytest.approx(sum(parts.values()), rel=1e-6)
+    threshold = "threshold" in conf.get("merge", {})
+    if threshold:
+        with pytest.raises(ValueError, match="units after each"):
+            upstream_macs(upstream, len(wave), units, 0.0)
+    else:
+        assert upstream_macs(upstream, len(wave), units, 0.0) == parts
+    plain = {"query_pool": 1, "key_pool": 1, "merge": {}}
+    costly = OFAUpstream(replace(upstream.config, **plain))
+    if costly.squeeze_policy is not None:
+        set_squeeze(costly, 4)
+    dear = upstream_macs(costly.eval(), len(wave), units, 0.0)
+    cheaper = upstream.config != costly.config
+    assert (parts["transformer"] < dear["transformer"]) == cheaper
 
 
 def test_parameters_count_once():

@@ -1,0 +1,1 @@
+"""Timing ourselves beside what people would use instead."""
