@@ -50,9 +50,16 @@ def pull(
         PermissionError: the hub refuses the token, or asks for one.
         ConnectionError: the hub cannot be reached.
         OSError: no room on the disk.
-        ValueError: not a whole zip, or a file is not what was published.
+        ValueError: not a whole zip, a file is not what was published, or a revision of
+            what has none.
     """
     path = Path(name).expanduser()
+    if revision is not None and path.exists():
+        raise ValueError(
+            f"{name}: only a hub id has revisions, found a "
+            f"{'directory' if path.is_dir() else 'file'} of that name; leave out "
+            f"revision {revision}"
+        )
     if path.is_dir():
         verify(path, only)
         return path
@@ -66,6 +73,8 @@ def pull(
             f"{name}: expected a directory, a zip file or a hub id (user/model); found "
             "no such file or directory, and not a hub id by its form"
         )
+    if revision and tag and revision != tag:
+        raise ValueError(f"{name} and revision {revision}: expected one of the two")
     options = {"revision": revision or tag or None, "token": token, "only": only}
     folder = _download(hub_id, cache_dir, bool(offline), **options)
     try:

@@ -3,8 +3,10 @@ r"""Pack trained models and publish them on the Hugging Face Hub.
     python -m espnet_ofa.bin.publish pack_asr --exp_dir exp/asr_train_asr_ctc \
         --model_file valid.loss.ave.pth --out_dir packed/model --zip packed/model.zip
     python -m espnet_ofa.bin.publish upload --folder packed/model --repo user/name
+    python -m espnet_ofa.bin.publish pull user/name
 
 The packed folder loads with unmodified ESPnet and needs nothing else; so does the zip.
+docs/publishing.md has the whole way.
 """
 
 from __future__ import annotations
@@ -14,6 +16,8 @@ import logging
 import re
 from collections.abc import Sequence
 from pathlib import Path
+
+_ONNX: dict[str, bool | None] = {"true": True, "false": False, "auto": None}
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -46,6 +50,14 @@ def get_parser() -> argparse.ArgumentParser:
     )
     ssl = command("pack_upstream", _pack_upstream, "pack a pre-trained upstream")
     ssl.add_argument("--upstream_dir", required=True, help="config.yaml and weights")
+    ssl.add_argument(
+        "--onnx",
+        nargs="?",
+        choices=_ONNX,
+        const="true",
+        default="false",
+        help="model.onnx as well; auto: if it can be made here",
+    )
     for sub in (asr, ssl):
         sub.add_argument("--out_dir", required=True, help="the package; replaced")
         sub.add_argument("--zip", help="write it as a zip file too")
@@ -58,13 +70,18 @@ def get_parser() -> argparse.ArgumentParser:
     upload.add_argument("--folder", required=True, help="what was packed")
     upload.add_argument("--repo", required=True, help="USER/NAME; made if need be")
     upload.add_argument("--private", action="store_true", help="where it is made")
-    upload.add_argument("--revision", help="branch; main by default")
+    upload.add_argument("--revision", help="branch, made if need be; by default main")
     upload.add_argument(
         "--exist_ok", action="store_true", help="whatever the repository holds"
     )
     upload.add_argument(
         "--dry_run", action="store_true", help="only show what would go; no network"
     )
+    text = "download, compare with the checksums, and print the folder"
+    get = command("pull", _pull, text)
+    get.add_argument("name", help="hub id USER/NAME, or a zip or folder to check")
+    get.add_argument("--revision", help="branch, tag or commit; by default main")
+    get.add_argument("--cache_dir", help="by default where huggingface_hub keeps it")
     return parser
 
 
@@ -100,7 +117,9 @@ def _pack_asr(args: argparse.Namespace) -> None:
 def _pack_upstream(args: argparse.Namespace) -> None:
     from espnet_ofa.zoo.pack import pack_upstream
 
-    folder = pack_upstream(args.upstream_dir, args.out_dir, about=_about(args))
+    folder = pack_upstream(
+        args.upstream_dir, args.out_dir, about=_about(args), onnx=_ONNX[args.onnx]
+    )
     _finish(folder, args.zip)
 
 
@@ -128,13 +147,19 @@ def _upload(args: argparse.Namespace) -> None:
         print(address)
 
 
+def _pull(args: argparse.Namespace) -> None:
+    from espnet_ofa.hub import pull
+
+    print(pull(args.name, revision=args.revision, cache_dir=args.cache_dir))
+
+
 def main(cmd: Sequence[str] | None = None) -> None:
     """Command line; what is wrong is said in one line."""
     args = get_parser().parse_args(cmd)
     logging.basicConfig(level="INFO", format="%(asctime)s %(levelname)s: %(message)s")
     try:
         args.run(args)
-    except (OSError, ValueError) as error:
+    except (ImportError, OSError, ValueError) as error:
         raise SystemExit(f"Error: {error}") from error
 
 

@@ -14,6 +14,7 @@ from espnet_ofa.report.tables import lambda_table, ssl_section
 from espnet_ofa.report.tradeoff import Row
 
 CARD_NAME = "README.md"
+ONNX_NAME = "model.onnx"
 REPO = "USER/NAME"  # publishing puts the repository's name in its place
 
 _LINKS = (
@@ -108,6 +109,8 @@ def upstream_card(
     facts: Mapping[str, object] | None,
     parameters: int,
     about: About,
+    *,
+    onnx: bool = False,
 ) -> str:
     """Card of a pre-trained upstream.
 
@@ -118,8 +121,22 @@ def upstream_card(
             :func:`espnet_ofa.report.tables.ssl_section`.
         parameters: how many.
         about: what the run does not know.
+        onnx: whether ``model.onnx`` is beside the card.
     """
-    metadata = _metadata(name, "feature-extraction", (), about)
+    tags = ["onnx"] if onnx else []
+    metadata = _metadata(name, "feature-extraction", (), about, tags)
+    others = [
+        "transformers: `import espnet_ofa.interop.transformers`, then "
+        "`AutoModel.from_pretrained`, without `trust_remote_code`",
+        "s3prl, and ESPnet's `frontend: s3prl`: the upstream `ofa_local`, expanded to "
+        "one state every 20 ms",
+        "ESPnet's `frontend: ofa`, which hands on the units themselves",
+    ]
+    if onnx:
+        others.append(
+            f"without PyTorch: `espnet_ofa.zoo.onnx_runtime.OnnxUpstream` of "
+            f"`{ONNX_NAME}`; lambda is an input of the file"
+        )
     limits = [
         "Reads 16 kHz mono audio.",
         "Pre-trained without text: features, not transcripts.",
@@ -136,7 +153,8 @@ def upstream_card(
             "wave = torch.from_numpy(speech)[None]",
             "out = upstream(wave, torch.tensor([len(speech)]), lam=0.6)",
             "print(out.hidden_states[-1].shape, out.period_ms)",
-        ),
+        )
+        + f"\n\nIt also loads in\n\n{_bullets(others)}",
         "Results": "Frame period not measured."
         if facts is None
         else ssl_section(facts),
@@ -146,7 +164,9 @@ def upstream_card(
     return _card(metadata, name, "Self-supervised speech encoder.", sections, config)
 
 
-def _metadata(name: str, task: str, rows: Sequence[Row], about: About) -> str:
+def _metadata(
+    name: str, task: str, rows: Sequence[Row], about: About, tags: Sequence[str] = ()
+) -> str:
     """The YAML that the hub reads."""
     corpus = about.datasets[0] if about.datasets else "unknown"
     results = [
@@ -170,7 +190,10 @@ def _metadata(name: str, task: str, rows: Sequence[Row], about: About) -> str:
         license=about.license,
         library_name="espnet",
         pipeline_tag=task,
-        tags=["espnet", "espnet_ofa", "audio", "speech", task, "sequence-compression"],
+        tags=[
+            *("espnet", "espnet_ofa", "audio", "speech", task, "sequence-compression"),
+            *tags,
+        ],
         datasets=list(about.datasets) or None,
         metrics=["wer", "cer"] if rows else None,
     )

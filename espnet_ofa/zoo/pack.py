@@ -25,8 +25,9 @@ import yaml
 from espnet_ofa.checksums import CHECKSUMS_NAME, NOT_LISTED, write_checksums
 from espnet_ofa.files import write_file, write_text
 from espnet_ofa.report.folder import write_report
+from espnet_ofa.upstream import OFAUpstream
 from espnet_ofa.upstream.checkpoint import CONFIG_NAME, WEIGHTS_NAME, from_pretrained
-from espnet_ofa.zoo.card import CARD_NAME, About, asr_card, upstream_card
+from espnet_ofa.zoo.card import CARD_NAME, ONNX_NAME, About, asr_card, upstream_card
 from espnet_ofa.zoo.portable import (
     copy_file,
     free_name,
@@ -46,6 +47,7 @@ from espnet_ofa.zoo.weights import (
 logger = logging.getLogger(__name__)
 
 RATE_NAME = "rate.json"
+HF_CONFIG_NAME = "config.json"  # for transformers, see espnet_ofa.interop
 _AT_ROOT = (META_NAME, WEIGHTS_NAME, *NOT_LISTED)
 
 
@@ -113,7 +115,11 @@ def pack_asr(
 
 
 def pack_upstream(
-    upstream_dir: str | Path, out_dir: str | Path, *, about: About | None = None
+    upstream_dir: str | Path,
+    out_dir: str | Path,
+    *,
+    about: About | None = None,
+    onnx: bool | None = False,
 ) -> Path:
     """Pack a pre-trained upstream: config, weights and measured rate.
 
@@ -121,11 +127,13 @@ def pack_upstream(
         upstream_dir: as ``save_pretrained`` leaves it; ``rate.json`` may be missing.
         out_dir: made, or replaced if it holds an earlier package.
         about: what the run does not know of itself, for the card.
+        onnx: ``model.onnx`` as well; None: if it can be made here.
 
     Raises:
         FileNotFoundError: no upstream there.
         FileExistsError: ``out_dir`` holds something else.
-        ValueError: weights that do not fit their config.
+        ImportError: ``onnx``, and a package that exporting needs is missing.
+        ValueError: weights that do not fit their config, or what ONNX cannot hold.
     """
     source = Path(upstream_dir)
     if not source.is_dir():
@@ -140,17 +148,40 @@ def pack_upstream(
     if rate.is_file():
         facts = json.loads(hide_folders(rate.read_text(encoding="utf-8")))
     with _drafted(out_dir) as folder:
+        config = upstream.config.to_dict()
         upstream.config.to_yaml(folder / CONFIG_NAME)
+        _write_json(
+            folder / HF_CONFIG_NAME,
+            {"model_type": "ofa", "architectures": ["OFAModel"], **config},
+        )
         shutil.copyfile(source / WEIGHTS_NAME, folder / WEIGHTS_NAME)
         if facts is not None:
-            write_text(folder / RATE_NAME, json.dumps(facts, indent=2) + "\n")
+            _write_json(folder / RATE_NAME, facts)
         name = source.resolve().parent.name
+        has_onnx = onnx is not False and _add_onnx(
+            folder, upstream, name, about.license, must=onnx is True
+        )
         parameters = sum(p.numel() for p in upstream.parameters())
-        config = upstream.config.to_dict()
-        card = upstream_card(name, config, facts, parameters, about)
+        card = upstream_card(name, config, facts, parameters, about, onnx=has_onnx)
         write_text(folder / CARD_NAME, card)
         write_checksums(folder)
     return Path(out_dir)
+
+
+def _add_onnx(
+    folder: Path, upstream: OFAUpstream, name: str, license: str, must: bool
+) -> bool:
+    """Write ``model.onnx``; True if it is there, which it ``must``, or may not, be."""
+    from espnet_ofa.zoo.onnx import export_onnx  # needs packages of its own
+
+    try:
+        export_onnx(upstream, folder / ONNX_NAME, name=name, license=license)
+    except (ImportError, ValueError) as e:
+        if must:
+            raise
+        logger.warning(f"no {ONNX_NAME} in the package: {e}")
+        return False
+    return True
 
 
 def archive(folder: str | Path, path: str | Path) -> Path:
@@ -256,3 +287,7 @@ def _with_command(about: About | None, exp_dir: Path) -> About:
 def _write_yaml(path: Path, content: object) -> None:
     text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
     write_text(path, text)
+
+
+def _write_json(path: Path, content: object) -> None:
+    write_text(path, json.dumps(content, indent=2) + "\n")

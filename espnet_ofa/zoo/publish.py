@@ -41,12 +41,12 @@ def publish(
         repo_id: ``user/name``; made if it is not there.
         private: visible to its owner only; for a repository that is made.
         dry_run: only print what would go and what would stay; contacts nobody.
-        revision: branch, made if it is not there; by default ``main``.
+        revision: branch, made from ``main`` if it is not there; by default ``main``.
         token: by default the one of ``hf auth login`` or ``HF_TOKEN``.
         exist_ok: also into a repository that holds something other than a package.
 
     Returns:
-        Address of the repository.
+        Address of the repository, or of the branch.
 
     Raises:
         FileNotFoundError: no packed folder.
@@ -59,7 +59,7 @@ def publish(
     """
     folder = Path(folder)
     api = HfApi(token=token)
-    address = f"{api.endpoint}/{repo_id}"
+    address = f"{api.endpoint}/{repo_id}" + (f"/tree/{revision}" if revision else "")
     if not HUB_ID.fullmatch(repo_id):
         raise ValueError(f"{repo_id!r}: expected a repository as user/name")
     names = packed_files(folder)
@@ -67,12 +67,11 @@ def publish(
         _print_plan(folder, names, address)
         return address
     with _explained(repo_id, address):
-        there = _open_repo(api, repo_id, private, exist_ok)
-        if revision is not None:
-            api.create_branch(repo_id, branch=revision, exist_ok=True)
+        there = _open_repo(api, repo_id, revision, private, exist_ok)
         card = (folder / CARD_NAME).read_text(encoding="utf-8")
         content: dict[str, Path | bytes] = {name: folder / name for name in names}
-        content[CARD_NAME] = card.replace(REPO, repo_id).encode()
+        name = f"{repo_id}@{revision}" if revision else repo_id
+        content[CARD_NAME] = card.replace(REPO, name).encode()
         old = _earlier_files(api, repo_id, revision) if there else set()
         api.create_commit(
             repo_id,
@@ -125,24 +124,40 @@ def _print_plan(folder: Path, names: list[str], address: str) -> None:
         print(f"  left out, as it was not packed: {name}")
 
 
-def _open_repo(api: HfApi, repo_id: str, private: bool, exist_ok: bool) -> bool:
-    """Make the repository, or see that it is one to write to; True if it was there."""
+def _open_repo(
+    api: HfApi, repo_id: str, revision: str | None, private: bool, exist_ok: bool
+) -> bool:
+    """Make the repository and branch, or see that they are to be written to.
+
+    Returns:
+        True if the repository was there.
+    """
     try:
         info = api.model_info(repo_id)
     except errors.RepositoryNotFoundError:
         api.create_repo(repo_id, private=private)
+        if revision is not None:
+            api.create_branch(repo_id, branch=revision, exist_ok=True)
         return False
     if private and not info.private:
         raise FileExistsError(
             f"{repo_id}: is there and public, and you ask for private; change that on "
             "the website, or choose another name"
         )
+    branch_is_new = False
+    if revision is not None:
+        try:
+            info = api.model_info(repo_id, revision=revision)
+        except errors.RevisionNotFoundError:
+            branch_is_new = True  # and will begin with what main has
     names = {sibling.rfilename for sibling in info.siblings or ()} - {".gitattributes"}
     if names and CHECKSUMS_NAME not in names and not exist_ok:
         raise FileExistsError(
             f"{repo_id}: expected a new, an empty or a packed repository, found "
             f"{', '.join(sorted(names)[:5])}; choose another name, or say --exist_ok"
         )
+    if branch_is_new:
+        api.create_branch(repo_id, branch=str(revision))
     return True
 
 

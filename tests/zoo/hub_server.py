@@ -65,9 +65,9 @@ class HubServer(ThreadingHTTPServer):
         }
         return env if token is None else {**env, "HF_TOKEN": token}
 
-    def files(self, repo: str) -> dict[str, bytes]:
-        """What a repository holds at its head."""
-        return self.repos[repo].commits[self.repos[repo].head]
+    def files(self, repo: str, branch: str = "main") -> dict[str, bytes]:
+        """What a repository holds at the head of a branch."""
+        return self.repos[repo].commits[self.repos[repo].branches[branch]]
 
     def handle_error(self, request, client_address) -> None:
         """Silent: the tests cut connections on purpose."""

@@ -99,3 +99,6 @@ def test_upstream(facts):
     assert ("not measured" in made.content) == (facts is None)
     assert ("WARNING" in made.content) == (facts is not None)  # 60 is not 90
     assert "```sh\nx --y\n```" in made.content
+    assert "model.onnx" not in made.content and "onnx" not in made.data.tags
+    made = ModelCard(upstream_card("ssl", {}, facts, 1, About(), onnx=True))
+    assert "`model.onnx`" in made.content and "onnx" in made.data.tags

@@ -204,7 +204,7 @@ def test_an_upstream(run, tmp_path):
     assert verify(folder)
     names = {p.name for p in folder.iterdir()}
     rest = {"README.md", "checksums.json", "rate.json"}
-    assert names == {"config.yaml", "model.safetensors", *rest}
+    assert names == {"config.json", "config.yaml", "model.safetensors", *rest}
     assert all(str(run.root).encode() not in p.read_bytes() for p in folder.iterdir())
     ours = OFAUpstream.from_pretrained(folder).state_dict()
     for name, value in OFAUpstream.from_pretrained(source).state_dict().items():
@@ -213,6 +213,22 @@ def test_an_upstream(run, tmp_path):
     data = card.data.to_dict()
     assert data["license"] == "mit" and "language" not in data
     assert re.search(r"\| 1 +\| 88\.0 ", card.content)
+
+
+def test_an_upstream_that_onnx_cannot_hold(run, tmp_path, monkeypatch, caplog):
+    def refuse(*args, **kwargs):
+        raise ImportError("exporting needs onnx: pip install it")
+
+    monkeypatch.setattr("espnet_ofa.zoo.onnx.require_packages", refuse)
+    out = tmp_path / "ssl"
+    arguments = ["pack_upstream", "--upstream_dir", str(run.root / "upstream")]
+    arguments += ["--out_dir", str(out)]
+    with pytest.raises(SystemExit, match="Error: exporting needs onnx"):
+        command.main([*arguments, "--onnx", "true"])
+    assert not out.exists()
+    command.main([*arguments, "--onnx", "auto"])
+    assert "no model.onnx in the package: exporting needs onnx" in caplog.text
+    assert verify(out) and not (out / "model.onnx").exists()
 
 
 def copy_of(run, tmp_path):

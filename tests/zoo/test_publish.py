@@ -19,12 +19,20 @@ from espnet_ofa.zoo.pack import pack_upstream
 from espnet_ofa.zoo.publish import packed_files, publish
 
 NAME = "user/tiny"
-FILES = {"README.md", "checksums.json", "config.yaml", "model.safetensors"}
+FILES = {
+    *("README.md", "checksums.json", "config.json", "config.yaml"),
+    "model.safetensors",
+}
 
 
 @pytest.fixture
 def packed(upstream_folder, tmp_path):
     return pack_upstream(upstream_folder, tmp_path / "packed")
+
+
+def test_a_dry_run_names_the_branch(packed, capsys):
+    publish(packed, NAME, revision="v1", dry_run=True)
+    assert capsys.readouterr().out.splitlines()[0].endswith(f"/{NAME}/tree/v1")
 
 
 def puts(hub) -> int:
@@ -86,6 +94,40 @@ def test_a_repository_of_something_else(hub, packed):
     assert set(hub.files("user/other")) == {"x.txt"}
     publish(packed, "user/other", exist_ok=True)
     assert set(hub.files("user/other")) == FILES | {"x.txt"}
+
+
+def test_a_revision_is_a_branch(hub, packed):
+    arguments = ["upload", "--folder", str(packed), "--repo", NAME]
+    command.main([*arguments, "--revision", "v1"])  # the repository is new too
+    repo = hub.repos[NAME]
+    assert set(repo.branches) == {"main", "v1"} and hub.files(NAME) == {}
+    first = repo.branches["v1"]
+    assert set(hub.files(NAME, "v1")) == FILES
+    card = hub.files(NAME, "v1")["README.md"].decode()
+    assert f'from_pretrained("{NAME}@v1")' in card
+    publish(packed, NAME)
+    (packed / "extra.yaml").write_text("a: 1\n")
+    write_checksums(packed)
+    assert publish(packed, NAME, revision="v2") == f"{hub.url}/{NAME}/tree/v2"
+    assert set(hub.files(NAME, "v2")) == FILES | {"extra.yaml"}
+    assert set(hub.files(NAME)) == FILES and repo.branches["v1"] == first
+    (packed / "extra.yaml").unlink()
+    write_checksums(packed)
+    publish(packed, NAME, revision="v2")  # is there by now
+    assert set(hub.files(NAME, "v2")) == FILES
+
+
+def test_a_branch_of_something_else(hub, packed):
+    api = HfApi()
+    api.create_repo(NAME)
+    api.upload_file(path_or_fileobj=b"x", path_in_repo="x.txt", repo_id=NAME)
+    with pytest.raises(FileExistsError, match=r"found x\.txt"):
+        publish(packed, NAME, revision="v1")
+    assert set(hub.repos[NAME].branches) == {"main"}  # nothing was made
+    api.create_branch(NAME, branch="notes")
+    publish(packed, NAME, exist_ok=True)
+    with pytest.raises(FileExistsError, match=r"found x\.txt"):
+        publish(packed, NAME, revision="notes")
 
 
 def test_a_cut_upload_goes_on(hub, packed, monkeypatch):

@@ -11,10 +11,16 @@ import pytest
 import torch
 from huggingface_hub import HfApi, constants
 from huggingface_hub.utils import close_session
+from tiny import UPSTREAM
 
 from espnet_ofa import OFAUpstream
+from espnet_ofa.bin import publish as command
 from espnet_ofa.checksums import verify, write_checksums
 from espnet_ofa.hub import pull
+from espnet_ofa.interop.s3prl import UpstreamExpert
+from espnet_ofa.upstream import UpstreamConfig
+from espnet_ofa.zoo.pack import pack_upstream
+from espnet_ofa.zoo.publish import publish
 from espnet_ofa.zoo.pull import load_asr
 
 NAME = "user/tiny"
@@ -81,6 +87,38 @@ def test_offline_uses_what_is_there(published, offline, monkeypatch, tmp_path):
     with pytest.raises(FileNotFoundError, match="offline"):  # only in another cache
         OFAUpstream.from_pretrained(NAME, cache_dir=tmp_path / "empty", **options)
     assert not published.requests
+
+
+def test_every_way_to_a_revision(hub, tmp_path, capsys):
+    ways = {}
+    for seed, revision in enumerate((None, "v1")):
+        torch.manual_seed(seed)
+        upstream = OFAUpstream(UpstreamConfig.from_dict(UPSTREAM)).eval()
+        upstream.save_pretrained(tmp_path / "upstream")
+        folder = pack_upstream(tmp_path / "upstream", tmp_path / "packed")
+        publish(folder, NAME, revision=revision)
+        ways[revision] = upstream
+    at_v1 = (
+        OFAUpstream.from_pretrained(NAME, revision="v1"),
+        OFAUpstream.from_pretrained(f"{NAME}@v1"),
+        OFAUpstream.from_pretrained(NAME, revision="v1", offline=True),
+        UpstreamExpert(f"{NAME}@v1", lam=0.5).eval().upstream,
+    )
+    for found in at_v1:
+        assert same(ways["v1"], found)
+    assert same(ways[None], OFAUpstream.from_pretrained(NAME))
+    command.main(["pull", NAME, "--revision", "v1"])
+    assert same(
+        ways["v1"], OFAUpstream.from_pretrained(capsys.readouterr().out.strip())
+    )
+    with pytest.raises(FileNotFoundError, match=f"{NAME}@v2: expected.*Revision"):
+        load_asr(NAME, revision="v2")
+    with pytest.raises(SystemExit, match=f"Error: {NAME}@v2: expected"):
+        command.main(["pull", NAME, "--revision", "v2"])
+    with pytest.raises(ValueError, match=f"{NAME}@v1 and revision v2"):
+        pull(f"{NAME}@v1", revision="v2")
+    with pytest.raises(ValueError, match="packed: only a hub id has revisions"):
+        pull(folder, revision="v1")
 
 
 def test_no_network(published, tmp_path, monkeypatch):
@@ -243,3 +281,25 @@ def test_a_full_disk(published, upstream_folder, tmp_path, run_python):
         assert "cache_dir" in out
         pull(name, cache_dir=cache)  # what it left behind does no harm
     assert not list(cache.rglob("*.incomplete")) + list(cache.rglob(".unpacking*"))
+
+
+PACK_ON_A_FULL_DISK = """
+import resource, signal, sys
+from espnet_ofa.bin.publish import main
+resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000))
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+try:
+    main(["pack_upstream", "--upstream_dir", sys.argv[1], "--out_dir", sys.argv[2]])
+except SystemExit as e:
+    print(e)
+"""
+
+
+def test_packing_onto_a_full_disk(upstream_folder, tmp_path, run_python):
+    """An earlier package stays, and nothing of the new one."""
+    (upstream_folder / "checksums.json").unlink()
+    folder = pack_upstream(upstream_folder, tmp_path / "packed")
+    arguments = (str(upstream_folder), str(folder))
+    out = run_python(PACK_ON_A_FULL_DISK, {}, *arguments, cwd=tmp_path)
+    assert out.startswith("Error: ") and "File too large" in out
+    assert verify(folder) and not list(tmp_path.glob(".packed*"))

@@ -12,6 +12,7 @@ import json
 import os
 import shutil
 from copy import deepcopy
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -154,6 +155,11 @@ def world(tmp_path_factory, shared_hub) -> World:
     upstream.save_pretrained(training / "upstream")
     publish(pack_upstream(training / "upstream", root / "packed-ssl"), "user/ssl")
     local = {"ssl": user.extract(upstream, wave)}
+    other = espnet_ofa.OFAUpstream(config).eval()
+    other.save_pretrained(training / "other")
+    other_packed = pack_upstream(training / "other", root / "packed-other")
+    publish(other_packed, "user/ssl", revision="v1")
+    local["ssl@v1"] = user.extract(other, wave)
     zips = {}
     for name, variant in variants(training).items():
         exp = training / name
@@ -173,6 +179,11 @@ def world(tmp_path_factory, shared_hub) -> World:
 ASR = ["frontend", "preencoder", "encoder"]
 
 
+UPSTREAM_JOBS = ["up:user/ssl", "up:user/ssl@v1"]
+if find_spec("transformers") and "ZOO_PYTHON" not in os.environ:
+    UPSTREAM_JOBS += ["auto:user/ssl", "auto:user/ssl@v1"]
+
+
 @pytest.fixture(scope="module")
 def elsewhere(tmp_path_factory) -> Path:
     """Home of a user, with all caches."""
@@ -182,7 +193,7 @@ def elsewhere(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def pulled(world, run_python, elsewhere) -> dict[str, Any]:
     """What a user gets, by every way, from a process with empty caches."""
-    jobs = ["up:user/ssl"]
+    jobs = [*UPSTREAM_JOBS]
     for name in ASR:
         jobs += [f"zoo:user/{name}", f"zip:{world.zips[name]}"]
         jobs += [f"ours:user/{name}", f"ours:{world.zips[name]}"]
@@ -201,8 +212,10 @@ def test_listed(world):
     assert models == sorted(f"user/{name}" for name in [*ASR, "ssl"])
 
 
-def test_an_upstream_gives_the_same_bits(world, pulled):
-    assert pulled["up:user/ssl"] == world.local["ssl"]
+@pytest.mark.parametrize("job", UPSTREAM_JOBS)
+def test_an_upstream_gives_the_same_bits(world, pulled, job):
+    assert pulled[job] == world.local[job.split("/")[1]]
+    assert world.local["ssl"] != world.local["ssl@v1"]
 
 
 @pytest.mark.parametrize("name", ASR)
@@ -290,7 +303,7 @@ def test_our_command_line_decodes_it(world, form, tmp_path):
 
 
 def test_offline_after_once_online(world, pulled, run_python, elsewhere):
-    jobs = ["up:user/ssl", "ours:user/frontend", "zoo:user/frontend"]
+    jobs = [*UPSTREAM_JOBS, "ours:user/frontend", "zoo:user/frontend"]
     world.hub.requests.clear()
     again = run_user(world, run_python, elsewhere, jobs, HF_HUB_OFFLINE="1")
     assert again == {job: pulled[job] for job in jobs}

@@ -1,8 +1,9 @@
 """What a user does, in a process and with caches of its own: load, set lambda, decode.
 
-    python user.py WAVE JOB...      JOB: zoo:TAG | zip:FILE | ours:NAME | up:NAME
+    python user.py WAVE JOB...
 
-Prints JSON: for each job and lambda what was recognised, to the bit.
+JOB is zoo:TAG, zip:FILE, ours:NAME, up:NAME or auto:NAME. Prints JSON: for each job
+and lambda what was recognised, to the bit.
 """
 
 from __future__ import annotations
@@ -68,9 +69,12 @@ def recognise(speech2text: Any, wave: Tensor) -> dict[str, Any]:
 @torch.no_grad()
 def extract(upstream: Any, wave: Tensor) -> dict[str, str]:
     """Hidden states at several lambdas."""
-    lengths = torch.tensor([len(wave)])
+    given: dict[str, Any] = {"lengths": torch.tensor([len(wave)])}
+    if type(upstream).__name__ == "OFAModel":
+        mask = torch.ones(1, len(wave), dtype=torch.long)
+        given = {"attention_mask": mask, "output_hidden_states": True}
     return {
-        str(lam): bits(*upstream(wave[None], lengths, lam=lam).hidden_states)
+        str(lam): bits(*upstream(wave[None], **given, lam=lam).hidden_states)
         for lam in LAMS[1:]
     }
 
@@ -82,6 +86,13 @@ def load(job: str) -> Any:
         from espnet_ofa import OFAUpstream
 
         return OFAUpstream.from_pretrained(name)
+    if kind == "auto":
+        from transformers import AutoModel
+
+        import espnet_ofa.interop.transformers  # noqa: F401
+
+        hub_id, _, revision = name.partition("@")
+        return AutoModel.from_pretrained(hub_id, revision=revision or None)
     if kind == "ours":
         from espnet_ofa.zoo.pull import load_asr
 
@@ -101,7 +112,7 @@ def main() -> None:
     wave = torch.from_numpy(soundfile.read(sys.argv[1], dtype="float32")[0])
     results = {}
     for job in sys.argv[2:]:
-        use = extract if job.startswith("up:") else recognise
+        use = extract if job.startswith(("up:", "auto:")) else recognise
         results[job] = use(load(job), wave)
     print("RESULT", json.dumps(results))
 

@@ -1,0 +1,1 @@
+"""Upstreams in the hands of other toolkits: s3prl, and Hugging Face transformers."""
