@@ -68,6 +68,7 @@ def register() -> None:
     called any number of times.
 
     Raises:
+        ValueError: a module that takes nothing of ours.
         ImportError: one of our classes cannot be imported.
         TypeError: a class does not fit its table (an unknown ESPnet version).
     """
@@ -87,11 +88,16 @@ def register_module(module: ModuleType) -> None:
         module: a task module, for example ``espnet2.tasks.asr``; or ``s3prl.hub``.
 
     Raises:
+        ValueError: a module that takes nothing of ours.
         ImportError: one of our classes cannot be imported.
         TypeError: a class does not fit its table.
     """
     if module.__name__ == S3PRL_HUB:
         module.ofa_local = ofa_local  # type: ignore[attr-defined]
+    elif module.__name__ not in ROLES:
+        raise ValueError(
+            f"{module.__name__} has no tables for us; known are {', '.join(ROLES)}"
+        )
     for role in ROLES.get(module.__name__, ()):
         _register_role(module, role)
 

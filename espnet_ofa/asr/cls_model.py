@@ -36,7 +36,6 @@ class OFAClassificationModel(ESPnetClassificationModel):
                 "classification model lacks"
             )
         adapter.claim()
-        self._adapter = (adapter,)  # in a tuple: it is a child already
         self.register_load_state_dict_post_hook(_check_keys)
 
     def forward(
@@ -48,7 +47,8 @@ class OFAClassificationModel(ESPnetClassificationModel):
         **kwargs: Any,
     ) -> tuple[Tensor, dict[str, Tensor], Tensor]:
         """Loss, statistics and weight; see :class:`ESPnetClassificationModel`."""
-        (adapter,) = self._adapter
+        # Not kept: a replica of DataParallel has parts of its own.
+        adapter = only_adapter(self.frontend, self.preencoder, self.encoder)
         adapter.begin(torch.ones_like(speech_lengths))  # one unit is enough to pool
         loss, stats, weight = super().forward(
             speech, speech_lengths, label, label_lengths, **kwargs

@@ -11,6 +11,7 @@ from torch import Tensor
 from espnet_ofa.cif import eager
 from espnet_ofa.cif.checks import check_options, check_shapes, check_values
 from espnet_ofa.cif.plan import accumulate, judge_tail, make_plan
+from espnet_ofa.cif.tracing import is_traced
 from espnet_ofa.cif.types import CIFOutput
 
 
@@ -210,7 +211,7 @@ def _read_units(
     Raises:
         ValueError: a bad weight, an empty row or one beyond S, by name.
     """
-    if eager.is_traced():
+    if is_traced():
         most = units.max().long().item()
         torch._check(most >= 1)
         return cast(int, most), None  # int() would make a constant of the symbol
@@ -227,7 +228,7 @@ def _read_units(
 def _choose(backend: str, frames: Tensor) -> str:
     """The fast backend to use."""
     if backend == "auto":
-        use_triton = frames.is_cuda and not eager.is_traced() and _has_triton()
+        use_triton = frames.is_cuda and not is_traced() and _has_triton()
         return "triton" if use_triton else "eager"
     if backend not in ("eager", "triton"):
         raise ValueError(

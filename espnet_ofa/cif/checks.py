@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor
 
+from espnet_ofa.cif.types import NO_MASS
+
 
 def check_shapes(
     frames: Tensor,
@@ -48,8 +50,10 @@ def check_options(
     """Raise ValueError for options outside their range."""
     if not threshold > 0:
         raise ValueError(f"threshold must be > 0; got {threshold}")
-    if not 0 < tail_threshold <= 1:
-        raise ValueError(f"tail_threshold must be in (0, 1]; got {tail_threshold}")
+    if not NO_MASS <= tail_threshold <= 1:  # lighter ones have no direction
+        raise ValueError(
+            f"tail_threshold must be in [{NO_MASS:g}, 1]; got {tail_threshold}"
+        )
     if num_units is not None and num_units < 1:
         raise ValueError(f"num_units must be >= 1; got {num_units}")
 

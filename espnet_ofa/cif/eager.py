@@ -15,7 +15,7 @@ gather-sums that read every vector about once:
   ``dL/dC_t = g_j . (x_t - x_{t+1})``, and the weights get its reverse cumulative sum.
 
 A gather-sum is what ``embedding_bag`` computes. While tracing, the same sum is written
-with ``index_add``, which every exporter knows.
+with ``index_add``, and for ONNX as ``traced.py`` says.
 """
 
 from typing import Any
@@ -27,6 +27,7 @@ from torch.autograd.function import once_differentiable
 
 from espnet_ofa.cif import traced
 from espnet_ofa.cif.plan import Plan
+from espnet_ofa.cif.tracing import is_traced
 
 
 def mix(frames: Tensor, plan: Plan) -> Tensor:
@@ -58,11 +59,6 @@ def mix(frames: Tensor, plan: Plan) -> Tensor:
         by_frame = (plan.frame_start + first).flatten()
         units = _Mix.apply(table, share, frame, unit, by_frame, by_unit)
     return units.unflatten(0, (rows, count)).to(frames.dtype)
-
-
-def is_traced() -> bool:
-    """True under torch.export, torch.compile and torch.onnx.export."""
-    return torch.compiler.is_compiling() or torch.onnx.is_in_onnx_export()
 
 
 class _Mix(torch.autograd.Function):

@@ -24,8 +24,11 @@ NO_MASS = tl.constexpr(types.NO_MASS)
 _MOST = tl.constexpr(2**30)  # fires of a row whose weights are infinite
 _NAN = tl.constexpr(tl.PropagateNan.ALL)
 
+# They differ from batch to batch: a kernel for each kind would be compiled in training.
+_SIZES = ("size", "count")
 
-@triton.jit
+
+@triton.jit(do_not_specialize=_SIZES)
 def accumulate(
     weights, lengths, edge, fires, stats, size,
     THRESHOLD: tl.constexpr, TAIL: tl.constexpr, BLOCK: tl.constexpr,
@@ -90,7 +93,7 @@ def _last(stats, edge, row, size, count, THRESHOLD: tl.constexpr):
     threshold = tl.full([], THRESHOLD, tl.float64)
     units = tl.load(stats + row * 3)
     full = tl.load(stats + row * 3 + 1)
-    last = tl.maximum(tl.minimum(units, count.to(tl.float64)), 1.0) - 1
+    last = tl.maximum(tl.minimum(units, count), 1.0) - 1
     dropped = units <= full
     end = tl.load(edge + row * (size + 1) + size)
     end = tl.where(dropped, full * threshold, end)
@@ -131,7 +134,7 @@ def _completes(fires, size, unit):
     return low
 
 
-@triton.jit
+@triton.jit(do_not_specialize=_SIZES)
 def mix(
     frames, edge, fires, stats, lengths, out, durations, size, count, dim,
     THRESHOLD: tl.constexpr, ACC: tl.constexpr, BLOCK: tl.constexpr,
@@ -189,7 +192,7 @@ def _time(edges, frame, size, mass):
     return frame.to(tl.float64) + (mass - before) / tl.where(step > 0, step, 1.0)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=_SIZES)
 def frame_gradients(
     frames, grad, edge, fires, stats, lengths, out, moves, size, count, dim,
     THRESHOLD: tl.constexpr, ACC: tl.constexpr, BLOCK: tl.constexpr,
@@ -256,7 +259,7 @@ def frame_gradients(
     tl.store(moves + 2 * cells + owner, closing * scale.to(ACC))
 
 
-@triton.jit
+@triton.jit(do_not_specialize=_SIZES)
 def weight_gradients(
     moves, edge, stats, lengths, out, size, count,
     THRESHOLD: tl.constexpr, BLOCK: tl.constexpr,

@@ -7,7 +7,7 @@ from typing import NamedTuple
 from torch import Tensor, nn
 
 from espnet_ofa.cif.checks import check_lengths
-from espnet_ofa.cif.eager import is_traced
+from espnet_ofa.cif.tracing import is_traced
 from espnet_ofa.subsampling.rate import Lam, LamRule
 
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from espnet_ofa.cif.eager import is_traced
+from espnet_ofa.cif.tracing import needs_gradients, reads_for_free
 from espnet_ofa.subsampling.lengths import valid_mask, zero_padding
 from espnet_ofa.upstream.conv_inference import encode_rows
 
@@ -195,7 +195,7 @@ class ConvExtractor(nn.Module):
         """(B, L) samples and (B,) lengths -> (B, S, dim) frames and (B,) lengths."""
         x = pad_to_whole_frames(wave, lengths)
         steps = lengths.clamp(min=WINDOW)
-        if not (torch.is_grad_enabled() or x.device.type != "cpu" or is_traced()):
+        if reads_for_free(x) and not needs_gradients(x, *self.parameters()):
             samples = torch.where(lengths > 0, steps, 0).tolist()
             frames = encode_rows(self.convs, self.norms, x, samples)  # type: ignore
             return frames, frame_lengths(lengths)

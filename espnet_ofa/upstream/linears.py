@@ -27,6 +27,7 @@ class PackedLinear(nn.Module):
 
     def __init__(self, linear: nn.Linear) -> None:
         super().__init__()
+        self.dtype = linear.weight.dtype
         weight = linear.weight.detach()
         packed = torch.ops.mkldnn._reorder_linear_weight(weight)
         self.register_buffer("weight", packed, persistent=False)
@@ -36,7 +37,7 @@ class PackedLinear(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(..., in) -> (..., out)."""
         return torch.ops.mkldnn._linear_pointwise(
-            x, self.weight, self.bias, "none", [], ""
+            x.to(self.dtype), self.weight, self.bias, "none", [], ""
         )
 
 
@@ -81,10 +82,18 @@ def _scale(rows: Tensor) -> Tensor:
     return rows.abs().amax(1, keepdim=True).clamp(min=1e-12) / LIMIT
 
 
-def replace_linears(module: nn.Module, make: Callable[[nn.Linear], nn.Module]) -> None:
-    """Replace every linear layer below ``module`` by what ``make`` makes of it."""
+def replace_linears(
+    module: nn.Module, make: Callable[[nn.Linear], nn.Module], but: str | None = None
+) -> None:
+    """Replace every linear layer below a module.
+
+    Args:
+        module: changed in place.
+        make: makes the new layer of the old one.
+        but: name of layers to leave.
+    """
     for name, child in module.named_children():
-        if isinstance(child, nn.Linear):
+        if not isinstance(child, nn.Linear):
+            replace_linears(child, make, but)
+        elif name != but:
             setattr(module, name, make(child))
-        else:
-            replace_linears(child, make)

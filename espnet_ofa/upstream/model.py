@@ -338,7 +338,7 @@ class OFAUpstream(nn.Module):
 
         Weight norm is folded into its weights; on CPUs freed memory is kept for reuse
         (a setting of glibc for the whole process). An optimised upstream can neither be
-        trained nor saved.
+        trained, saved nor copied.
 
         Args:
             device: where it will run; where it is by default.

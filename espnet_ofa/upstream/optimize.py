@@ -38,18 +38,22 @@ def optimize(
         raise ValueError(
             f"this upstream is optimised for {upstream.optimized} already: load it anew"
         )
-    upstream.optimized = f"{device.type}, {dtype}"
     upstream.eval().requires_grad_(False).to(device)
     fold_weight_norm(upstream)
     if dtype == "bf16":
-        upstream.project.to(torch.bfloat16)
-        upstream.transformer.to(torch.bfloat16)
+        for part in (upstream.project, upstream.transformer, upstream.upsampler):
+            if part is not None:
+                part.to(torch.bfloat16)
     if device.type == "cpu":
         keep_freed_memory()
+        config = upstream.config
+        # Where queries and keys are pooled, each takes its part of the weights.
+        but = None if config.query_pool == config.key_pool == 1 else "qkv"
         if dtype == "int8":
-            replace_linears(upstream.transformer, Int8Linear)
+            replace_linears(upstream.transformer, Int8Linear, but)
         elif torch.backends.mkldnn.is_available():
-            replace_linears(upstream.transformer, PackedLinear)
+            replace_linears(upstream.transformer, PackedLinear, but)
+    upstream.optimized = f"{device.type}, {dtype}"
     return upstream
 
 
@@ -72,5 +76,6 @@ def keep_freed_memory() -> None:
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
         largest = 2**31 - 1
-        mallopt(-3, largest)  # M_MMAP_THRESHOLD
+        if not mallopt(-3, largest):  # M_MMAP_THRESHOLD, which older ones limit
+            mallopt(-4, 0)  # M_MMAP_MAX
         mallopt(-1, largest)  # M_TRIM_THRESHOLD

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from espnet_ofa.cif.eager import is_traced
+from espnet_ofa.cif.tracing import needs_gradients, reads_for_free
 from espnet_ofa.subsampling.lengths import valid_mask
 from espnet_ofa.subsampling.squeeze import PositionalConv
 from espnet_ofa.upstream.merging import AdjacentMerging, Merge
@@ -263,7 +263,9 @@ class Transformer(nn.Module):
             raise ValueError("query and key pooling do not go with merge")
         pooling = Pooling(lengths, query, key) if pooled else None
         size = x.shape[1]
-        packed = None if pooled or self.merging else _sizes_to_pack(x, lengths)
+        packed = None
+        if not (pooled or self.merging or needs_gradients(x, *self.parameters())):
+            packed = _sizes_to_pack(x, lengths)
         mask = packed or (pooling or Pooling(lengths)).mask(size)
         if packed is None:
             x = self._embed(x, lengths)
@@ -311,7 +313,7 @@ def _sizes_to_pack(x: Tensor, lengths: Tensor) -> list[int] | None:
     Returns:
         The lengths; None where packing does not apply, or nothing is padding.
     """
-    if torch.is_grad_enabled() or x.device.type != "cpu" or is_traced():
+    if not reads_for_free(x):
         return None
     sizes = lengths.tolist()
     return sizes if 0 < sum(sizes) < x.shape[0] * x.shape[1] else None

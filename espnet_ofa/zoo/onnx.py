@@ -80,7 +80,7 @@ def export_onnx(
 
     Args:
         upstream: an upstream, a directory, a zip or a hub id.
-        path: the file to write or replace; nothing is left there if the check fails.
+        path: the file to write or replace; left alone if the check fails.
         num_layers: so many Transformer layers; all by default.
         outputs: ``last``, or ``all``: ``hidden_0``, the embedding, to ``hidden_N``.
         opset: version of ONNX's operators, 18 to 22.

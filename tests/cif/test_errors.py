@@ -33,8 +33,8 @@ def test_shapes_and_types(frames, weights, lengths, message):
     [
         ({"threshold": 0.0}, "threshold must be > 0; got 0.0"),
         ({"threshold": float("nan")}, "threshold must be > 0; got nan"),
-        ({"tail_threshold": 0.0}, r"tail_threshold must be in \(0, 1\]; got 0.0"),
-        ({"tail_threshold": 1.5}, r"tail_threshold must be in \(0, 1\]; got 1.5"),
+        ({"tail_threshold": 0.0}, r"tail_threshold must be in \[1e-06, 1\]; got 0.0"),
+        ({"tail_threshold": 1.5}, r"tail_threshold must be in \[1e-06, 1\]; got 1.5"),
         ({"num_units": 0}, "num_units must be >= 1; got 0"),
         ({"backend": "cuda"}, "backend must be .*got 'cuda'"),
     ],

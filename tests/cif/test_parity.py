@@ -93,7 +93,7 @@ def test_low_precision_frames_are_mixed_in_fp32(backend):
     torch.testing.assert_close(units, torch.ones_like(units), atol=0, rtol=2**-8)
 
 
-@pytest.mark.parametrize("dim", [256, 600, 1025])
+@pytest.mark.parametrize("dim", [1024, 1025, 2050])
 @pytest.mark.parametrize("kind", ["plain", "heavy"])
 def test_wide_frames_take_several_blocks(make_case, backend, kind, dim):
     """A kernel's program holds 256 elements of a frame."""

@@ -154,6 +154,14 @@ def test_the_upstream_needs_no_data_with_num_units(conf, lam):
     assert out.period_ms.shape == (2,) and missing == []
 
 
+@pytest.mark.parametrize("conf", [LOGMEL, CONV])
+def test_nor_does_inference(conf):
+    """There lengths are read where it is for nothing: on a CPU, but of real data."""
+    with FakeTensorMode(), torch.no_grad():
+        out = make(conf).eval()(*audio(), 0.6, num_units=9)
+    assert out.hidden_states[-1].shape == (2, 9, 16)
+
+
 @pytest.mark.parametrize("compressor", KINDS)
 def test_neither_do_squeeze_pooling_and_merging(compressor):
     conf = {**LOGMEL, **KINDS[compressor]}

@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from espnet_ofa.upstream import OFAUpstream, UpstreamConfig
+from espnet_ofa.subsampling.choice import parse_squeeze, set_squeeze
+from espnet_ofa.upstream import OFAUpstream, UpstreamConfig, extractor
 from espnet_ofa.upstream.linears import Int8Linear, PackedLinear
 
 SHAPE = {"dim": 64, "layers": 3, "heads": 4, "ff_dim": 128}
@@ -42,6 +43,57 @@ def test_outputs_stay(conf, dtype, lam):
     if dtype != "fp32":  # it did change something
         a, b = got.hidden_states[-1][0].float(), want.hidden_states[-1][0]
         assert (a - b).norm() > 1e-4 * b.norm()
+
+
+POOLED = [
+    {"query_pool": 2},
+    {"key_pool": [1, 2]},
+    {"compressor": "squeeze", "pos_kernel": 0, "upsampler": True},
+    {"merge": {"layers": [1], "ratio": 0.3}},
+]
+
+
+@pytest.mark.parametrize("conf", POOLED, ids=["query", "key", "squeeze", "merge"])
+@pytest.mark.parametrize("dtype", TOLERANCE)
+def test_rival_systems_are_optimised_too(conf, dtype):
+    wave, lengths = audio()
+    squeeze = parse_squeeze("2,1,2") if conf.get("key_pool") else None
+
+    def run(upstream):
+        if squeeze is not None:
+            set_squeeze(upstream, squeeze._replace(factor=1))
+        with torch.no_grad():
+            out = upstream(wave, lengths, 0.6)
+            frames = upstream.to_frames(out.hidden_states[-1], out.durations, 49)
+        return out, frames.float()
+
+    (want, frames), (got, fast) = (
+        run(make({**LOGMEL, **conf})),
+        run(make({**LOGMEL, **conf}).optimize("cpu", dtype)),
+    )
+    assert torch.equal(got.lengths, want.lengths)
+    if "merge" not in conf or dtype == "fp32":  # other keys, other merges
+        assert (fast - frames).norm() <= 2 * TOLERANCE[dtype] * frames.norm()
+
+
+def test_no_gradients_need_no_reminder(monkeypatch):
+    """Optimised, nothing requires any: the fast paths are taken in grad mode too."""
+    upstream = make(CONV).optimize()
+    wave, lengths = audio()
+    called = []
+    keep = extractor.encode_rows
+    monkeypatch.setattr(
+        extractor, "encode_rows", lambda *args: called.append(1) or keep(*args)
+    )
+    upstream(wave, lengths, 0.6)
+    assert called and torch.is_grad_enabled()
+
+
+def test_autocast_and_packed_weights_get_along():
+    upstream = make(LOGMEL).optimize()
+    with torch.autocast("cpu", torch.bfloat16), torch.no_grad():
+        out = upstream(*audio(), 0.6)
+    assert out.hidden_states[-1].isfinite().all()
 
 
 @pytest.mark.parametrize("shape", [(5, 24), (2, 5, 24), (1, 1, 24)])
