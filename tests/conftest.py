@@ -10,6 +10,13 @@ from hypothesis import settings
 # Before torch is loaded: parallel test workers share the cores.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import torch  # noqa: E402
+
+# Triton decides when it is imported, which transformers does too, whether kernels run
+# on a GPU or are interpreted.
+if not torch.cuda.is_available():
+    os.environ.setdefault("TRITON_INTERPRET", "1")
+
 # A loaded machine must not fail a property test for being slow.
 settings.register_profile("espnet_ofa", deadline=None)
 settings.load_profile("espnet_ofa")

@@ -1,17 +1,12 @@
 """Random utterances of every awkward kind, and the backends to try them on."""
 
 import importlib.util
-import os
 from collections.abc import Callable
 from typing import NamedTuple
 
 import pytest
 import torch
 from torch import Tensor
-
-# Triton decides at import whether its kernels run on a GPU or are interpreted.
-if not torch.cuda.is_available():
-    os.environ.setdefault("TRITON_INTERPRET", "1")
 
 
 class Case(NamedTuple):
