@@ -14,6 +14,18 @@ CHECKSUMS_NAME = "checksums.json"
 NOT_LISTED = (CHECKSUMS_NAME, "README.md")
 
 
+class MissingFiles(ValueError):
+    """Files are not there; those that are there are as published.
+
+    Attributes:
+        names: of the missing files.
+    """
+
+    def __init__(self, message: str, names: list[str]):
+        super().__init__(message)
+        self.names = names
+
+
 def write_checksums(folder: str | Path) -> Path:
     """List size and SHA-256 of every file below ``folder`` in ``checksums.json``.
 
@@ -44,7 +56,8 @@ def verify(folder: str | Path, only: Collection[str] | None = None) -> bool:
         False if there is no ``checksums.json``, so that nothing could be compared.
 
     Raises:
-        ValueError: a file is missing, truncated or altered; names each one.
+        MissingFiles: files are missing; names each one.
+        ValueError: a file is truncated or altered; names each one.
     """
     folder = Path(folder)
     path = folder / CHECKSUMS_NAME
@@ -61,16 +74,20 @@ def verify(folder: str | Path, only: Collection[str] | None = None) -> bool:
             f"{path}: expected {{'files': {{name: {{'sha256', 'bytes'}}}}}}, found "
             f"something else ({type(e).__name__}: {e}). Download the folder again"
         ) from e
-    problems = []
+    problems, missing = [], []
     for name, (size, digest) in wanted.items():
         if only is None or name in only:
             problem = _compare(folder / name, size, digest)
             problems += [f"{name}: {problem}"] if problem else []
+            missing += [] if (folder / name).is_file() else [name]
     if problems:
-        raise ValueError(
+        message = (
             f"{folder} is not what was published: {'; '.join(problems)}. Remove the "
             f"folder and get it again; if you changed it yourself, remove {path.name}"
         )
+        if len(missing) == len(problems):
+            raise MissingFiles(message, missing)
+        raise ValueError(message)
     return True
 
 

@@ -61,10 +61,14 @@ def get_parser() -> argparse.ArgumentParser:
     for sub in (asr, ssl):
         sub.add_argument("--out_dir", required=True, help="the package; replaced")
         sub.add_argument("--zip", help="write it as a zip file too")
-        sub.add_argument("--license", default="cc-by-4.0", help="of the weights")
+        sub.add_argument(
+            "--license",
+            default="unknown",
+            help="of the weights, as the hub names it, e.g. cc-by-4.0",
+        )
         sub.add_argument("--datasets", nargs="*", default=[], help="trained on")
         sub.add_argument("--language", default="en", help="ISO code, or none")
-        sub.add_argument("--train_command", help="by default the head of train.log")
+        sub.add_argument("--train_command", help="by default that in train.log")
 
     upload = command("upload", _upload, "upload a packed folder")
     upload.add_argument("--folder", required=True, help="what was packed")

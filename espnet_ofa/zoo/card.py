@@ -15,6 +15,7 @@ from espnet_ofa.report.tradeoff import Row
 
 CARD_NAME = "README.md"
 ONNX_NAME = "model.onnx"
+UNKNOWN_LICENSE = "unknown"  # the hub knows it by this name
 REPO = "USER/NAME"  # publishing puts the repository's name in its place
 
 _LINKS = (
@@ -31,13 +32,14 @@ class About:
     """What a run does not know of itself.
 
     Attributes:
-        license: of the weights, as the hub names it.
+        license: of the weights, as the hub names it; ``unknown`` until somebody who
+            may decides: the weights may have begun as those of others.
         datasets: corpora, by their hub ids where they have one.
         language: ISO code; None leaves it out.
         command: that trained the model; by default the head of ``train.log``.
     """
 
-    license: str = "cc-by-4.0"
+    license: str = UNKNOWN_LICENSE
     datasets: tuple[str, ...] = ()
     language: str | None = "en"
     command: str | None = None

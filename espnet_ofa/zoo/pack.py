@@ -21,16 +21,28 @@ from typing import Any
 
 import torch
 import yaml
+from safetensors import SafetensorError
+from torch import Tensor
 
 from espnet_ofa.checksums import CHECKSUMS_NAME, NOT_LISTED, write_checksums
 from espnet_ofa.files import write_file, write_text
 from espnet_ofa.report.folder import write_report
+from espnet_ofa.report.tables import ssl_section
 from espnet_ofa.upstream import OFAUpstream
 from espnet_ofa.upstream.checkpoint import CONFIG_NAME, WEIGHTS_NAME, from_pretrained
-from espnet_ofa.zoo.card import CARD_NAME, ONNX_NAME, About, asr_card, upstream_card
+from espnet_ofa.zoo.card import (
+    CARD_NAME,
+    ONNX_NAME,
+    UNKNOWN_LICENSE,
+    About,
+    asr_card,
+    upstream_card,
+)
+from espnet_ofa.zoo.leaks import refuse_places, refuse_secrets
 from espnet_ofa.zoo.portable import (
     copy_file,
     free_name,
+    hide_all,
     hide_folders,
     portable,
     strings,
@@ -76,7 +88,9 @@ def pack_asr(
     Raises:
         FileNotFoundError: the config, the checkpoint or a file they need is missing.
         FileExistsError: ``out_dir`` holds something else.
-        ValueError: the checkpoint is no model's, or lacks or adds keys.
+        OSError: no room, or no right to write there.
+        ValueError: the checkpoint is no model's, or lacks or adds keys; or a secret or
+            a place of this machine would be in the package.
     """
     exp_dir = Path(exp_dir)
     source = exp_dir / model_file
@@ -99,7 +113,7 @@ def pack_asr(
         model = load_packed(folder, state)
         learned = settle_lams(model, config)
         _write_yaml(config_path, config)
-        write_file(folder / WEIGHTS_NAME, lambda draft: save_safely(state, draft))
+        _save(state, folder / WEIGHTS_NAME)
         report = None
         if rows:
             # Of this model alone; stage 13's may be of many.
@@ -109,8 +123,7 @@ def pack_asr(
             logger.warning(f"{exp_dir}: not decoded (stage 13): a card without results")
         parameters = sum(p.numel() for p in model.parameters())
         card = asr_card(name, config, rows, learned, parameters, report, about)
-        write_text(folder / CARD_NAME, card)
-        write_checksums(folder)
+        _seal(folder, card, exp_dir)
     return Path(out_dir)
 
 
@@ -133,7 +146,8 @@ def pack_upstream(
         FileNotFoundError: no upstream there.
         FileExistsError: ``out_dir`` holds something else.
         ImportError: ``onnx``, and a package that exporting needs is missing.
-        ValueError: weights that do not fit their config, or what ONNX cannot hold.
+        ValueError: weights that do not fit their config, what ONNX cannot hold, or a
+            secret or a place of this machine would be in the package.
     """
     source = Path(upstream_dir)
     if not source.is_dir():
@@ -142,11 +156,11 @@ def pack_upstream(
             "none; recipe stage 8 makes it"
         )
     upstream = from_pretrained(source)
-    about = _with_command(about, source.resolve().parent)
-    rate = source / RATE_NAME
-    facts: dict[str, object] | None = None
-    if rate.is_file():
-        facts = json.loads(hide_folders(rate.read_text(encoding="utf-8")))
+    home = source.resolve()
+    if home.name == "upstream":  # as pre-training leaves it, in its own folder
+        home = home.parent
+    about = _with_command(about, home)
+    facts = _read_rate(source / RATE_NAME)
     with _drafted(out_dir) as folder:
         config = upstream.config.to_dict()
         upstream.config.to_yaml(folder / CONFIG_NAME)
@@ -157,14 +171,13 @@ def pack_upstream(
         shutil.copyfile(source / WEIGHTS_NAME, folder / WEIGHTS_NAME)
         if facts is not None:
             _write_json(folder / RATE_NAME, facts)
-        name = source.resolve().parent.name
+        name = home.name
         has_onnx = onnx is not False and _add_onnx(
             folder, upstream, name, about.license, must=onnx is True
         )
         parameters = sum(p.numel() for p in upstream.parameters())
         card = upstream_card(name, config, facts, parameters, about, onnx=has_onnx)
-        write_text(folder / CARD_NAME, card)
-        write_checksums(folder)
+        _seal(folder, card, source)
     return Path(out_dir)
 
 
@@ -201,24 +214,91 @@ def archive(folder: str | Path, path: str | Path) -> Path:
     return write_file(path, write)
 
 
+def _seal(folder: Path, card: str, source: Path) -> None:
+    """Card, a look at everything in the folder, and its checksums."""
+    write_text(folder / CARD_NAME, card)
+    refuse_secrets(folder)
+    refuse_places(folder, source)
+    write_checksums(folder)
+
+
 @contextmanager
 def _drafted(out_dir: str | Path) -> Iterator[Path]:
     """A new folder that takes the place of ``out_dir`` when the block is through."""
-    out = Path(out_dir)
-    package = (out / CHECKSUMS_NAME).is_file()
-    if out.exists() and not package and (not out.is_dir() or any(out.iterdir())):
+    out = Path(out_dir).resolve()  # of a link: what it points to is replaced
+    if Path.cwd().is_relative_to(out):
         raise FileExistsError(
-            f"{out}: expected an earlier package or nothing, found something else; "
-            "remove it, or choose another folder"
+            f"{out_dir}: is the working folder or above it, and a package replaces its "
+            "folder as a whole; choose another folder, one of its own"
         )
+    _refuse_others(out)
     draft = out.with_name(f".{out.name}.{os.getpid()}")
     draft.mkdir(parents=True)
     try:
         yield draft
-        shutil.rmtree(out, ignore_errors=True)
-        os.replace(draft, out)
+        _refuse_others(out)  # packing takes a while
+        old = out.with_name(f"{draft.name}.old")
+        if out.exists():
+            os.replace(out, old)
+        try:
+            os.replace(draft, out)
+        except OSError:
+            if old.exists():
+                os.replace(old, out)
+            raise
+        shutil.rmtree(old, ignore_errors=True)
     finally:
         shutil.rmtree(draft, ignore_errors=True)
+
+
+def _refuse_others(out: Path) -> None:
+    """Nothing but an earlier package may be there to be replaced."""
+    if not out.exists():
+        return
+    expected = f"{out}: expected an earlier package or nothing, found"
+    advice = "remove it, or choose another folder"
+    if not out.is_dir():
+        raise FileExistsError(f"{expected} a file; {advice}")
+    listed = set()
+    path = out / CHECKSUMS_NAME
+    if path.is_file():
+        try:
+            listed = {*json.loads(path.read_text(encoding="utf-8"))["files"]}
+        except (ValueError, KeyError, TypeError) as e:
+            raise FileExistsError(
+                f"{expected} a {CHECKSUMS_NAME} that is none "
+                f"({type(e).__name__}: {e}); {advice}"
+            ) from e
+        listed |= {*NOT_LISTED}
+    files = (p for p in out.rglob("*") if p.is_symlink() or not p.is_dir())
+    other = sorted({p.relative_to(out).as_posix() for p in files} - listed)
+    if other:
+        raise FileExistsError(
+            f"{expected} {', '.join(other[:5])}, which {CHECKSUMS_NAME} does not list; "
+            + advice
+        )
+
+
+def _save(state: dict[str, Tensor], path: Path) -> None:
+    try:
+        write_file(path, lambda draft: save_safely(state, draft))
+    except SafetensorError as e:  # no OSError, and without a name
+        raise OSError(f"{path}: cannot be written ({e})") from e
+
+
+def _read_rate(path: Path) -> dict[str, Any] | None:
+    """``rate.json`` without folders; None if there is none."""
+    if not path.is_file():
+        return None
+    try:
+        facts = hide_all(json.loads(path.read_text(encoding="utf-8")))
+        ssl_section(facts)
+    except (ValueError, TypeError, KeyError, AttributeError) as e:
+        raise ValueError(
+            f"{path}: expected the frame periods that recipe stage 8 measures, found "
+            f"something else ({type(e).__name__}: {e}); remove it or measure again"
+        ) from e
+    return facts
 
 
 def _read_config(path: Path) -> dict[str, Any]:
@@ -227,9 +307,17 @@ def _read_config(path: Path) -> dict[str, Any]:
             f"{path}: expected the config that training left, found no such file; "
             "recipe stages 10 to 12 train"
         )
-    config = yaml.safe_load(path.read_text(encoding="utf-8"))
-    if not isinstance(config, dict) or "token_list" not in config:
-        raise ValueError(f"{path}: expected an ESPnet recogniser's config")
+    try:
+        config = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as e:
+        raise ValueError(
+            f"{path}: expected a config in YAML, found none "
+            f"({' '.join(str(e).split())})"
+        ) from e
+    if not isinstance(config, dict) or not isinstance(config.get("token_list"), list):
+        raise ValueError(
+            f"{path}: expected an ESPnet recogniser's config with a token_list in it"
+        )
     return config
 
 
@@ -275,12 +363,16 @@ def _lay_out(
 def _with_command(about: About | None, exp_dir: Path) -> About:
     """The command that trained, from the head of its log, where nobody tells it."""
     about = about or About()
+    if about.license == UNKNOWN_LICENSE:
+        logger.warning("the card says license: unknown; --license tells it")
     log = exp_dir / "train.log"
     if about.command is None and log.is_file():
         with log.open(encoding="utf-8", errors="replace") as file:
-            first = file.readline().strip()
-        if first.startswith("# "):
-            about = replace(about, command=first[2:])
+            for line in file:
+                # queue.pl and slurm.pl begin with the host and the time.
+                if line.startswith("# ") and "python" in line and " -m " in line:
+                    about = replace(about, command=line[2:].strip())
+                    break
     return replace(about, command=hide_folders(about.command or "") or None)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,12 +12,7 @@ from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, er
 from espnet_ofa.checksums import CHECKSUMS_NAME, NOT_LISTED, verify
 from espnet_ofa.hub import HUB_ID
 from espnet_ofa.zoo.card import CARD_NAME, REPO
-
-_TEXT = {".md", ".yaml", ".json", ".csv"}
-_SECRETS = re.compile(
-    r"\bhf_[A-Za-z0-9]{30,}\b|\bAKIA[0-9A-Z]{16}\b|\bghp_[A-Za-z0-9]{36}\b"
-    r"|-----BEGIN [A-Z ]*PRIVATE KEY-----"
-)
+from espnet_ofa.zoo.leaks import refuse_secrets
 
 
 def publish(
@@ -63,15 +57,15 @@ def publish(
     if not HUB_ID.fullmatch(repo_id):
         raise ValueError(f"{repo_id!r}: expected a repository as user/name")
     names = packed_files(folder)
+    card = (folder / CARD_NAME).read_text(encoding="utf-8")
+    card = card.replace(REPO, f"{repo_id}@{revision}" if revision else repo_id)
     if dry_run:
-        _print_plan(folder, names, address)
+        _print_plan(folder, names, address, card, revision, private)
         return address
     with _explained(repo_id, address):
         there = _open_repo(api, repo_id, revision, private, exist_ok)
-        card = (folder / CARD_NAME).read_text(encoding="utf-8")
         content: dict[str, Path | bytes] = {name: folder / name for name in names}
-        name = f"{repo_id}@{revision}" if revision else repo_id
-        content[CARD_NAME] = card.replace(REPO, name).encode()
+        content[CARD_NAME] = card.encode()
         old = _earlier_files(api, repo_id, revision) if there else set()
         api.create_commit(
             repo_id,
@@ -102,23 +96,34 @@ def packed_files(folder: str | Path) -> list[str]:
     verify(folder)
     listed = json.loads((folder / CHECKSUMS_NAME).read_text(encoding="utf-8"))
     names = sorted({*listed["files"], *NOT_LISTED})
-    for name in names:
-        if Path(name).suffix in _TEXT and _SECRETS.search(
-            (folder / name).read_text(encoding="utf-8", errors="replace")
-        ):
-            raise ValueError(
-                f"{folder / name}: holds what looks like an access token or a private "
-                "key; remove it where it came from, then pack again"
-            )
+    refuse_secrets(folder, names)
     return names
 
 
-def _print_plan(folder: Path, names: list[str], address: str) -> None:
+def _print_plan(
+    folder: Path,
+    names: list[str],
+    address: str,
+    card: str,
+    revision: str | None,
+    private: bool,
+) -> None:
     sizes = {name: (folder / name).stat().st_size for name in names}
+    sizes[CARD_NAME] = len(card.encode())
     print(f"{folder} -> {address}")
     for name, size in sizes.items():
         print(f"  {size:>12,}  {name}")
     print(f"  {sum(sizes.values()):>12,}  bytes in {len(names)} files")
+    print(f"  branch {revision or 'main'}, made if it is not there")
+    print(
+        "  private: made so, and refused where the repository is there and public"
+        if private
+        else "  public if it is made; a repository that is there stays as it is"
+    )
+    print(f"  deleted there: files of an earlier package ({CHECKSUMS_NAME}) not above")
+    print(f"  {CARD_NAME}, its config left out:")
+    for line in card.split("\n## Config\n")[0].strip().splitlines():
+        print(f"  | {line}".rstrip())
     found = (p.relative_to(folder) for p in folder.rglob("*") if p.is_file())
     for name in sorted({p.as_posix() for p in found} - {*names}):
         print(f"  left out, as it was not packed: {name}")

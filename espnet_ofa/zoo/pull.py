@@ -4,12 +4,17 @@
 espnet_model_zoo up to 0.1.7 edits the config it has downloaded, replacing *every*
 string that equals a packed path, and compares no checksum. Here the download stays as
 it is, is compared with its checksums, and only what names a packed file is resolved.
+
+ESPnet also unpickles checkpoints, which runs whatever code is in them. Here every
+checkpoint is read as weights alone before ESPnet sees it.
 """
 
 from __future__ import annotations
 
+import inspect
 import os
 import tempfile
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 import yaml
+from torch import Tensor
 
 from espnet_ofa.hub import pull
 from espnet_ofa.plugin import register
@@ -29,6 +35,9 @@ if TYPE_CHECKING:
 __all__ = ["load_asr", "pull", "speech2text_options"]
 
 META_NAME = "meta.yaml"
+_META_KEYS = ("yaml_files", "files")
+# Arguments of Speech2Text that are files, and no checkpoints of torch.
+_NO_CHECKPOINT = {"bpemodel", "ngram_file", "prompt_token_file"}
 
 
 def load_asr(
@@ -47,36 +56,105 @@ def load_asr(
         name: see :func:`espnet_ofa.hub.pull`, also for ``cache_dir``, ``revision``,
             ``offline`` and ``token``.
         lam: lambda to decode at; by default the checkpoint's own.
-        **options: of ESPnet's ``Speech2Text`` (``device``, ``beam_size``, ...).
+        **options: of ESPnet's ``Speech2Text`` (``device``, ``beam_size``, ...). By
+            default the beam is no larger than the vocabulary, and ``ctc_weight`` is 1
+            for a model that has no decoder.
 
     Raises:
         FileNotFoundError, PermissionError, ConnectionError, OSError: see ``pull``.
-        ValueError: an altered file; no packed recogniser; a checkpoint that lacks or
-            adds keys; ``lam`` where nothing compresses.
+        ValueError: an altered file; no packed recogniser; a checkpoint that is more
+            than weights, which is not run, or that lacks, adds or misshapes some;
+            ``lam`` where nothing compresses.
     """
     folder = pull(
         name, cache_dir=cache_dir, revision=revision, offline=offline, token=token
     )
-    with speech2text_options(folder) as packed:
+    with _packed(folder) as (packed, states):
         register()
         from espnet2.bin.asr_inference import Speech2Text  # takes 10 s
 
-        speech2text = Speech2Text(**{**packed, **options})
-        train_args: Any = speech2text.asr_train_args
+        defaults = _search_defaults(Speech2Text, packed.get("asr_train_config"))
+        speech2text = Speech2Text(**{**packed, **defaults, **options})
+        adapted = getattr(speech2text.asr_train_args, "use_adapter", False)
+        path = packed.get("asr_model_file")
         # These keep other keys than the checkpoint has.
-        if not (options.get("quantize_asr_model") or train_args.use_adapter):
+        if path in states and not (options.get("quantize_asr_model") or adapted):
             # ESPnet itself loads whatever fits and says nothing of the rest.
-            path = packed["asr_model_file"]
-            state = torch.load(path, map_location="cpu", weights_only=True)
-            load_strictly(speech2text.asr_model, state, path)
+            load_strictly(speech2text.asr_model, states[path], path)
     if lam is not None:
         set_lam(speech2text.asr_model, lam)
     return speech2text
 
 
+def _search_defaults(speech2text: Any, config_path: str | None) -> dict[str, Any]:
+    """Options of a search that works where ESPnet's own would not."""
+    config = read_yaml(Path(config_path)) if config_path else {}
+    defaults: dict[str, Any] = {}
+    vocabulary = config.get("token_list")
+    if isinstance(vocabulary, list):
+        usual = inspect.signature(speech2text).parameters["beam_size"].default
+        defaults["beam_size"] = min(usual, len(vocabulary))
+    # As ESPnet's model decides it. With another weight the search would choose by the
+    # scores of a decoder that is not there.
+    conf = config.get("model_conf") or {}
+    if config.get("decoder") != "transducer" and conf.get("ctc_weight") == 1.0:
+        defaults["ctc_weight"] = 1.0
+    return defaults
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """Mapping in a YAML file.
+
+    Raises:
+        ValueError: not YAML, or not a mapping.
+    """
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as e:
+        raise ValueError(
+            f"{path}: expected YAML, found something else or a part of it "
+            f"({' '.join(str(e).split())}); get it again"
+        ) from e
+    if not isinstance(content, dict):
+        raise ValueError(f"{path}: expected a mapping, found {str(content)[:200]!r}")
+    return content
+
+
+def read_checkpoint(path: Path) -> dict[str, Tensor]:
+    """Weights in a file of ``torch.save``; no code in it is run.
+
+    Raises:
+        ValueError: damaged, or more than named tensors.
+    """
+    try:
+        # Mapped, since ESPnet is going to read it once more; older formats cannot be.
+        state = torch.load(
+            str(path),
+            map_location="cpu",
+            weights_only=True,
+            mmap=zipfile.is_zipfile(path),
+        )
+    except Exception as e:  # pickle, zip and runtime errors alike
+        raise ValueError(
+            f"{path}: expected weights alone, found a damaged file or one that runs "
+            f"code when it is loaded ({str(e).strip().splitlines()[:1]}); it was not "
+            "loaded. Get it again, or ask its author for a checkpoint of tensors alone"
+        ) from e
+    if not isinstance(state, dict) or not all(
+        isinstance(k, str) and isinstance(v, Tensor) for k, v in state.items()
+    ):
+        raise ValueError(
+            f"{path}: expected weights alone, found {type(state).__name__} of other "
+            "things; ask its author for a checkpoint of tensors alone"
+        )
+    return state
+
+
 @contextmanager
 def speech2text_options(folder: Path) -> Iterator[dict[str, str]]:
     """What ``Speech2Text`` needs to load a packed folder, as long as the block runs.
+
+    Checkpoints have then been found to be weights alone: ESPnet may unpickle them.
 
     Args:
         folder: with ``meta.yaml``, as ``espnet2.bin.pack`` lays it out.
@@ -86,8 +164,18 @@ def speech2text_options(folder: Path) -> Iterator[dict[str, str]]:
 
     Raises:
         FileNotFoundError: no ``meta.yaml``, or a file it names is missing.
-        ValueError: ``meta.yaml`` is not what ESPnet packs.
+        ValueError: ``meta.yaml`` is not what ESPnet packs, a config is no YAML, or a
+            checkpoint is more than weights; from the block, weights of another shape.
     """
+    with _packed(folder) as (options, _):
+        yield options
+
+
+@contextmanager
+def _packed(
+    folder: Path,
+) -> Iterator[tuple[dict[str, str], dict[str, dict[str, Tensor]]]]:
+    """Options as above, and the weights in each checkpoint among them, by its path."""
     meta_path = folder / META_NAME
     if not meta_path.is_file():
         raise FileNotFoundError(
@@ -96,13 +184,19 @@ def speech2text_options(folder: Path) -> Iterator[dict[str, str]]:
             "with OFAUpstream.from_pretrained; a training directory is packed first "
             "(recipe stage 14)"
         )
-    meta = yaml.safe_load(meta_path.read_text(encoding="utf-8"))
-    parts = [meta.get(k) if isinstance(meta, dict) else None for k in _META_KEYS]
-    known = [part for part in parts if isinstance(part, dict)]
-    if len(known) < len(parts):
+    meta = read_yaml(meta_path)
+    parts = [meta.get(key) for key in _META_KEYS]
+    known = [
+        part
+        for part in parts
+        if isinstance(part, dict) and all(isinstance(v, str) for v in part.values())
+    ]
+    # A checkpoint among the configs would not be looked at.
+    if len(known) < len(parts) or not all(k.endswith("_config") for k in known[0]):
         raise ValueError(
-            f"{meta_path}: expected mappings {' and '.join(_META_KEYS)}, found "
-            f"{str(meta)[:200]}. Pack the model again (recipe stage 14)"
+            f"{meta_path}: expected mappings {' and '.join(_META_KEYS)} of arguments "
+            f"and paths, found {str(meta)[:200]}. Pack the model again (recipe stage "
+            "14)"
         )
     configs, files = ({k: folder / v for k, v in part.items()} for part in known)
     for path in [*configs.values(), *files.values()]:
@@ -111,10 +205,12 @@ def speech2text_options(folder: Path) -> Iterator[dict[str, str]]:
                 f"{path}: {META_NAME} names it, found no such file; get the model "
                 "again, all of it"
             )
+    checkpoints = [path for k, path in files.items() if k not in _NO_CHECKPOINT]
+    states = {str(path): read_checkpoint(path) for path in checkpoints}
     with tempfile.TemporaryDirectory(prefix="espnet_ofa_") as scratch:
         options = {name: str(path) for name, path in files.items()}
         for name, path in configs.items():
-            config = yaml.safe_load(path.read_text(encoding="utf-8"))
+            config = read_yaml(path)
             copy = Path(scratch, f"{name}.yaml")
             text = yaml.safe_dump(_absolute(config, folder.absolute()))
             copy.write_text(text, encoding="utf-8")
@@ -122,10 +218,16 @@ def speech2text_options(folder: Path) -> Iterator[dict[str, str]]:
             status = path.stat()
             os.utime(copy, ns=(status.st_atime_ns, status.st_mtime_ns))
             options[name] = str(copy)
-        yield options
-
-
-_META_KEYS = ("yaml_files", "files")
+        try:
+            yield options, states
+        except RuntimeError as e:
+            if "loading state_dict" not in str(e):
+                raise
+            raise ValueError(
+                f"{', '.join(states)} does not fit the config it is packed with: "
+                f"{' '.join(str(e).split())[:500]}. Pack the model again (recipe "
+                "stage 14)"
+            ) from e
 
 
 def _absolute(value: Any, folder: Path) -> Any:

@@ -16,8 +16,8 @@ from espnet_ofa.bin import publish as command
 from espnet_ofa.upstream import OFAUpstream, UpstreamConfig
 
 PAGE = Path(__file__).parents[2] / "docs/publishing.md"
-# Trained in test_pack.py and test_round_trip.py, or a recipe's, or not installed.
-ELSEWHERE = ("pack_asr", "run.sh", "espnet2", "load_asr", "s3prl.nn")
+# Trained in test_pack.py and test_load_asr.py, or a recipe's, or not installed.
+ELSEWHERE = ("pack_asr", "run.sh", "espnet2", "load_asr", "asr_inference", "s3prl.nn")
 
 
 def blocks(language: str) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import os
 import re
 import shutil
 import zipfile
@@ -15,6 +16,7 @@ import yaml
 from espnet2.bin.asr_inference import Speech2Text
 from espnet2.tasks.asr import ASRTask
 from huggingface_hub import ModelCard
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from espnet_ofa.bin import publish as command
@@ -47,7 +49,7 @@ def packed(run, tmp_path_factory):
     command.main(
         ["pack_asr", "--exp_dir", str(run.exp), "--model_file", run.checkpoint]
         + ["--out_dir", str(out / "model"), "--zip", str(out / "model.zip")]
-        + ["--datasets", "noise"]
+        + ["--datasets", "noise", "--license", "cc-by-4.0"]
     )
     return out / "model", out / "model.zip", before
 
@@ -298,3 +300,136 @@ def test_errors_are_one_line(tmp_path):
     arguments = ["--upstream_dir", str(tmp_path / "no"), "--out_dir", str(tmp_path)]
     with pytest.raises(SystemExit, match="Error: .*no: expected a folder"):
         command.main(["pack_upstream", *arguments])
+
+
+@pytest.fixture
+def upstream(run, tmp_path):
+    """A copy of the upstream in a folder of its training, to be changed."""
+    shutil.copytree(run.root / "upstream", tmp_path / "ssl_mine" / "upstream")
+    return tmp_path / "ssl_mine" / "upstream"
+
+
+def test_nothing_of_a_cluster_shows(run, tmp_path, monkeypatch):
+    monkeypatch.setattr("socket.gethostname", lambda: "gpu7.cluster")
+    exp = copy_of(run, tmp_path)
+    config = yaml.safe_load((exp / "config.yaml").read_text())
+    scp = tmp_path / "data" / "rir.scp"
+    scp.parent.mkdir()
+    scp.write_text("rir1 /secret/corpus/rir1.wav\n")
+    (tmp_path / "teacher" / "x").mkdir(parents=True)
+    config |= {
+        "dist_init_method": f"file://{tmp_path}/.dist_init",
+        "dist_master_addr": "gpu7.cluster",
+        "preprocessor_conf": {"rir_scp": str(scp), "other": "data/rir.scp"},
+        "wandb_name": "gpu7.cluster",
+        "scheduler_conf": {"teacher": "teacher/x", "log": f"--out={tmp_path}/x/y.log"},
+    }
+    (exp / "config.yaml").write_text(yaml.safe_dump(config))
+    (exp / "train.log").write_text(
+        "# Running on gpu7.cluster\n# Started at Sat Nov 21\n"
+        f"# PATH=/opt/a/b:{tmp_path}/c python3 -m espnet_ofa.x --output_dir {exp}\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    folder = pack_asr(exp, run.checkpoint, tmp_path / "out")
+    texts = [p.read_bytes() for p in folder.rglob("*") if p.is_file()]
+    for trace in (str(tmp_path), "gpu7", "/secret", "teacher/x"):
+        assert not any(trace.encode() in text for text in texts), trace
+    _, packed = load_config(folder)
+    assert packed["dist_init_method"] is None and packed["dist_master_addr"] is None
+    assert packed["preprocessor_conf"] == {"rir_scp": None, "other": "rir.scp"}
+    assert packed["scheduler_conf"] == {"teacher": "x", "log": "--out=y.log"}
+    assert not list(folder.rglob("*.scp"))
+    command = "PATH=b:c python3 -m espnet_ofa.x --output_dir exp"
+    assert f"```sh\n{command}\n```" in (folder / "README.md").read_text()
+
+
+def test_what_would_show_is_refused(upstream, tmp_path, monkeypatch):
+    monkeypatch.setattr("socket.gethostname", lambda: "gpu7.cluster")
+    out = tmp_path / "out"
+    rate = '{"target_period_ms": 90, "measured": [{"lam": 1, "period_ms": 88}], '
+    (upstream / "rate.json").write_text(rate + '"device": "xgpu7.clusters"}')
+    pack_upstream(upstream, out)  # part of another name
+    (upstream / "rate.json").write_text(rate + '"device": "cpu of gpu7.cluster"}')
+    with pytest.raises(ValueError, match=r"rate\.json of .*: device names a folder"):
+        pack_upstream(upstream, out)
+    (upstream / "rate.json").unlink()
+    monkeypatch.setattr("espnet_ofa.zoo.pack.hide_folders", str)  # if it missed one
+    about = About(command=f"python3 -m x --y {upstream}/z")
+    with pytest.raises(ValueError, match=r"README\.md of .*: line \d+ names a folder"):
+        pack_upstream(upstream, out, about=about)
+    about = About(command="python3 -m x --api_key 0123456789abcdef0123")
+    with pytest.raises(ValueError, match=r"README\.md: line \d+ holds .* token"):
+        pack_upstream(upstream, out, about=about)
+    assert verify(out) and not list(tmp_path.glob(".out*"))
+
+
+def test_a_package_of_what_is_listed_is_replaced(upstream, tmp_path, monkeypatch):
+    out, link = tmp_path / "out", tmp_path / "link"
+    pack_upstream(upstream, out)
+    link.symlink_to(out)
+    pack_upstream(upstream, link, about=About(license="mit"))
+    assert link.is_symlink() and "mit" in (out / "README.md").read_text()
+    (out / "deep").mkdir()
+    (out / "deep" / "thesis.tex").write_text("ten years")
+    with pytest.raises(FileExistsError, match=r"found deep/thesis\.tex, which"):
+        pack_upstream(upstream, out)
+    assert (out / "deep" / "thesis.tex").read_text() == "ten years" and verify(out)
+    (out / "deep" / "thesis.tex").unlink()
+    monkeypatch.chdir(out)
+    with pytest.raises(FileExistsError, match="the working folder"):
+        pack_upstream(upstream, ".")
+    assert verify(out)
+    (out / "checksums.json").write_text("{")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(FileExistsError, match=r"checksums\.json that is none"):
+        pack_upstream(upstream, out)
+    assert not list(tmp_path.glob(".out*"))
+
+
+def test_a_package_stays_when_its_place_cannot_be_taken(
+    upstream, tmp_path, monkeypatch
+):
+    out = tmp_path / "out"
+    pack_upstream(upstream, out, about=About(license="mit"))
+    replace = os.replace
+
+    def fail(source, target):
+        if str(target) == str(out) and not str(source).endswith(".old"):
+            raise OSError("no")
+        replace(source, target)
+
+    monkeypatch.setattr("os.replace", fail)
+    with pytest.raises(OSError, match="no"):
+        pack_upstream(upstream, out)
+    assert verify(out) and "mit" in (out / "README.md").read_text()
+    assert not list(tmp_path.glob(".out*"))
+
+
+def test_an_upstream_is_called_as_its_folder(upstream, tmp_path):
+    log = "# python3 -m espnet_ofa.x --lr 1\n"
+    (upstream.parent / "train.log").write_text(log)
+    card = (pack_upstream(upstream, tmp_path / "a") / "README.md").read_text()
+    assert "# ssl_mine\n" in card and "--lr 1" in card
+    other = upstream.rename(upstream.with_name("small"))
+    card = (pack_upstream(other, tmp_path / "b") / "README.md").read_text()
+    assert "# small\n" in card and "--lr 1" not in card and "license: unknown" in card
+
+
+def test_broken_files_are_named(run, upstream, tmp_path, monkeypatch):
+    out = tmp_path / "out"
+    for text in ("{", "[]", '{"target_period_ms": 90}'):
+        (upstream / "rate.json").write_text(text)
+        with pytest.raises(ValueError, match=r"rate\.json: expected the frame periods"):
+            pack_upstream(upstream, out)
+    exp = copy_of(run, tmp_path)
+
+    def full(*args, **kwargs):
+        raise SafetensorError("No space left on device")
+
+    monkeypatch.setattr("espnet_ofa.zoo.weights.save_file", full)
+    with pytest.raises(OSError, match=r"model\.safetensors: cannot be written"):
+        pack_asr(exp, run.checkpoint, out)
+    (exp / "config.yaml").write_text("a: [")
+    with pytest.raises(ValueError, match=r"config\.yaml: expected a config in YAML"):
+        pack_asr(exp, run.checkpoint, out)
+    assert not out.exists() and not list(tmp_path.glob(".out*"))

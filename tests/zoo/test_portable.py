@@ -43,6 +43,13 @@ def test_portable_config(tmp_path):
         ("--a /x/y/z.scp,speech --b=~/q/r", "--a z.scp,speech --b=r"),
         ("exp/a/b https://hf.co/user/x 3/4", "exp/a/b https://hf.co/user/x 3/4"),
         ('"/data/dump/", /tmp', '"dump", /tmp'),
+        ("file:///abs/me/.dist_init_3", ".dist_init_3"),
+        ("PATH=/opt/a/bin:/home/me/b -I/usr/x/include", "PATH=bin:b -Iinclude"),
+        ("--a ../../me/data ../x", "--a data x"),
+        ("\"/home/my self/a b.scp\" '/x/y --b /c/d'", "\"a b.scp\" 'y --b d'"),
+        (r"--a /home/my\ self/x.scp", "--a x.scp"),
+        ("https://hf.co/u/x?y=/a/b s3://b/c/d", "https://hf.co/u/x?y=b s3://b/c/d"),
+        ("cat //net//me/x ~me/y/z>/a/b/log", "cat x z>log"),
     ],
 )
 def test_hide_folders(text, hidden):

@@ -9,12 +9,15 @@ import sys
 import time
 
 import pytest
+import yaml
 from huggingface_hub import HfApi
 from huggingface_hub.utils import close_session
 
 from espnet_ofa.bin import publish as command
 from espnet_ofa.checksums import write_checksums
 from espnet_ofa.upstream import OFAUpstream
+from espnet_ofa.zoo.card import About, asr_card
+from espnet_ofa.zoo.leaks import refuse_secrets
 from espnet_ofa.zoo.pack import pack_upstream
 from espnet_ofa.zoo.publish import packed_files, publish
 
@@ -186,6 +189,10 @@ def test_dry_run_shows_and_contacts_nobody(packed, tmp_path):
     for name, size in shown.items():
         assert int(size.replace(",", "")) == (packed / name).stat().st_size
     assert lines[-1] == "  left out, as it was not packed: notes.txt"
+    plan = "\n".join(lines[1 + len(FILES) :])
+    assert "branch main" in plan and "public if it is made" in plan
+    assert "deleted there: files of an earlier package" in plan
+    assert f'from_pretrained("{NAME}")' in plan and "USER/NAME" not in plan
 
 
 def test_only_what_was_packed(packed, tmp_path):
@@ -203,13 +210,62 @@ def test_secrets_stay(packed):
     assert set(packed_files(packed)) == FILES
     card = packed / "README.md"
     card.write_text(card.read_text() + "\n    HF_TOKEN=hf_" + "aB3" * 12 + "\n")
-    with pytest.raises(ValueError, match=r"README\.md: holds what looks like"):
+    with pytest.raises(ValueError, match=r"README\.md: line \d+ holds what"):
         packed_files(packed)
+
+
+KEY = "aB3" * 12
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("notes.txt", f"github_pat_{KEY}"),
+        ("notes", f"see gho_{KEY} there"),
+        ("run.sh", f"export GL=glpat-{KEY}"),
+        ("a.py", f"'sk-proj-{KEY}'"),
+        ("b.yaml", f"wandb:\n  api_key: {KEY}\n"),
+        ("c.json", f'{{"Password": "{KEY}"}}'),
+        ("run.log", f"train --hub_token {KEY}"),
+        ("d.yaml", f"token_list: [hf_{KEY}]"),
+        ("e.csv", "-----BEGIN RSA PRIVATE KEY-----"),
+    ],
+)
+def test_secrets_of_every_kind_stay(tmp_path, name, text):
+    (tmp_path / name).write_text(text)
+    with pytest.raises(ValueError, match=f"{name}: .* holds what looks") as refused:
+        refuse_secrets(tmp_path)
+    assert KEY not in str(refused.value)
+
+
+def test_a_vocabulary_is_no_secret(tmp_path):
+    tokens = [
+        "secret:abcdefghijklmnop",
+        "password=1234567890123456",
+        "token: 0123456789",
+    ]
+    config = {
+        "token_list": tokens,
+        "token_type": "bpe",
+        "bpemodel": "x/bpe_model.model",
+    }
+    text = yaml.safe_dump(config)
+    (tmp_path / "config.yaml").write_text(text)
+    (tmp_path / "bpe.model").write_text("\n".join(tokens))
+    config = {"token_list": tokens, "token_type": "bpe", "bpemodel": "bpe.model"}
+    card = asr_card("tiny", config, (), (), 1, None, About())
+    (tmp_path / "README.md").write_text(card)
+    run = (
+        "train --token_list data/token_list/bpe_unigram300/tokens.txt --token_type bpe"
+    )
+    (tmp_path / "run.sh").write_text(run)
+    (tmp_path / "weights.pth").write_bytes(b"\xff" + b"secret: " + b"x" * 20)
+    refuse_secrets(tmp_path)
 
 
 def test_a_card_that_the_hub_refuses(hub, packed):
     card = packed / "README.md"
-    card.write_text(card.read_text().replace("license: cc-by-4.0", "license: [1]"))
+    card.write_text(card.read_text().replace("license: unknown", "license: [1]"))
     with pytest.raises(ValueError, match="license"):
         publish(packed, NAME)
     assert hub.files(NAME) == {}

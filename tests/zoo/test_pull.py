@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from huggingface_hub import HfApi, constants
 from huggingface_hub.utils import close_session
 from tiny import UPSTREAM
@@ -21,7 +23,7 @@ from espnet_ofa.interop.s3prl import UpstreamExpert
 from espnet_ofa.upstream import UpstreamConfig
 from espnet_ofa.zoo.pack import pack_upstream
 from espnet_ofa.zoo.publish import publish
-from espnet_ofa.zoo.pull import load_asr
+from espnet_ofa.zoo.pull import load_asr, speech2text_options
 
 NAME = "user/tiny"
 
@@ -131,6 +133,66 @@ def test_no_network(published, tmp_path, monkeypatch):
         OFAUpstream.from_pretrained(NAME, cache_dir=tmp_path / "empty")
     for part in (NAME, published.url, "ConnectError", "HF_HUB_OFFLINE=1"):
         assert part in str(e.value)
+
+
+@pytest.mark.parametrize("way", ["offline", "environment", "no hub"])
+def test_part_of_it_in_the_cache(published, way, monkeypatch):
+    """An upstream leaves the card out; a whole pull wants what no one has fetched."""
+    folder = pull(NAME, only=["config.yaml"])
+    if way == "environment":
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    if way == "no hub":
+        published.shutdown()
+        published.server_close()
+    close_session()
+    with pytest.raises(FileNotFoundError) as e:
+        pull(NAME, offline=way == "offline" or None)
+    message = str(e.value)
+    assert "not all in the cache" in message and "model.safetensors" in message
+    assert "emove" not in message and (folder / "config.yaml").is_file()
+
+
+def test_what_the_hub_lacks_is_no_matter_of_the_cache(hub, upstream_folder):
+    (upstream_folder / "model.safetensors").unlink()
+    api = HfApi()
+    api.create_repo(NAME)
+    api.upload_folder(repo_id=NAME, folder_path=upstream_folder)
+    with pytest.raises(ValueError, match=f"{NAME}: .*model.safetensors: .*no such"):
+        pull(NAME)
+
+
+@pytest.mark.parametrize(
+    "raised, kind, message",
+    [
+        (TimeoutError("slow"), ConnectionError, "Check the network"),
+        (ConnectionResetError(104, "reset"), ConnectionError, "Check the network"),
+        (PermissionError(13, "denied", "/c/x"), PermissionError, r"denied: '/c/x'"),
+        (OSError(5, "I/O error"), OSError, r"user/tiny: I/O error: '.*cache'"),
+        (KeyError("a bug"), KeyError, "^'a bug'$"),
+    ],
+)
+def test_only_the_network_is_blamed_on_the_network(
+    raised, kind, message, monkeypatch, tmp_path
+):
+    def fail(*args, **kwargs):
+        raise raised
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", fail)
+    with pytest.raises(kind, match=message) as e:
+        pull(NAME, cache_dir=tmp_path / "cache")
+    assert ("the network and" in str(e.value)) == (kind is ConnectionError)
+
+
+def test_a_zip_is_no_matter_of_the_hub(upstream_folder, tmp_path, monkeypatch):
+    archive = shutil.make_archive(str(tmp_path / "t"), "zip", upstream_folder)
+
+    def fail(*args, **kwargs):
+        raise PermissionError(13, "Permission denied", "/cache/x")
+
+    monkeypatch.setattr("zipfile.ZipFile.extractall", fail)
+    with pytest.raises(PermissionError) as e:
+        pull(archive, cache_dir=tmp_path / "cache")
+    assert str(e.value) == (f"[Errno 13] {archive}: Permission denied: '/cache/x'")
 
 
 def test_ids_that_do_not_exist(published, tmp_path):
@@ -247,6 +309,76 @@ def test_folders_that_lack_something(upstream_folder, tmp_path):
         meta.write("yaml_files: {}\n")
     with pytest.raises(FileNotFoundError, match=r"exp/a\.pth: meta\.yaml names it"):
         load_asr(tmp_path / "asr")
+
+
+class Payload:
+    """Makes a folder when it is unpickled."""
+
+    def __init__(self, mark: Path):
+        self.mark = str(mark)
+
+    def __reduce__(self):
+        return os.mkdir, (self.mark,)
+
+
+def packed_asr(folder: Path, **files: object) -> Path:
+    """What a packed recogniser looks like, with ``files`` as its checkpoints."""
+    (folder / "exp").mkdir(parents=True)
+    (folder / "exp/config.yaml").write_text("token_list: [a, b]\n")
+    names = {}
+    for key, content in files.items():
+        names[key] = f"exp/{key}.pth"
+        torch.save(content, folder / names[key])
+    meta = {"yaml_files": {"asr_train_config": "exp/config.yaml"}, "files": names}
+    (folder / "meta.yaml").write_text(yaml.safe_dump(meta))
+    return folder
+
+
+@pytest.mark.parametrize("key", ["asr_model_file", "lm_file"])
+@pytest.mark.parametrize("form", ["zip", "legacy"])
+def test_code_in_a_checkpoint_is_not_run(key, form, tmp_path):
+    mark = tmp_path / "ran"
+    good = {"w": torch.zeros(2)}
+    content = {**good, "x": Payload(mark)}
+    files = {"asr_model_file": good, key: content}
+    folder = packed_asr(tmp_path / "asr", **files)
+    path = folder / f"exp/{key}.pth"
+    if form == "legacy":
+        torch.save(content, path, _use_new_zipfile_serialization=False)
+    for load in (load_asr, lambda f: speech2text_options(f).__enter__()):
+        with pytest.raises(ValueError, match=f"{key}.pth: expected weights alone.*ask"):
+            load(folder)
+    assert not mark.exists()
+    torch.load(path, weights_only=False)  # as ESPnet would
+    assert mark.exists()
+
+
+@pytest.mark.parametrize("name", ["meta.yaml", "exp/config.yaml"])
+@pytest.mark.parametrize("text", [b"a: [1\nb: {", b"\xff\xfe\x01", b"just words"])
+def test_broken_yaml_is_named(name, text, tmp_path):
+    folder = packed_asr(tmp_path / "asr", asr_model_file={"w": torch.zeros(2)})
+    (folder / name).write_bytes(text)
+    with pytest.raises(ValueError, match=f"asr/{name}: expected"):
+        load_asr(folder)
+
+
+@pytest.mark.parametrize("files", ["{a: 1}", "{asr_model_file: [x]}", "[a]"])
+def test_meta_that_names_no_paths(files, tmp_path):
+    folder = packed_asr(tmp_path / "asr")
+    (folder / "meta.yaml").write_text(f"yaml_files: {{}}\nfiles: {files}\n")
+    with pytest.raises(ValueError, match=r"meta\.yaml: expected mappings"):
+        load_asr(folder)
+    config = "yaml_files: {asr_model_file: exp/config.yaml}\nfiles: {}\n"
+    (folder / "meta.yaml").write_text(config)  # a checkpoint among the configs
+    with pytest.raises(ValueError, match=r"meta\.yaml: expected mappings"):
+        load_asr(folder)
+
+
+@pytest.mark.parametrize("content", [[1], {"model": {"w": torch.zeros(2)}}])
+def test_what_is_no_state_is_refused(content, tmp_path):
+    folder = packed_asr(tmp_path / "asr", asr_model_file=content)
+    with pytest.raises(ValueError, match=r"asr_model_file\.pth: expected weights"):
+        load_asr(folder)
 
 
 def test_unlisted_folders_serve_with_a_word(hub, upstream_folder, caplog):

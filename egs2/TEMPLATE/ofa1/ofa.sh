@@ -103,7 +103,7 @@ readme=""              # write the results into this file as well
 pack_system=ctc        # what stage 15 uploads: ctc, s2s, ssl or the name of an adaptive model
 pack_onnx=auto         # model.onnx in the package of ssl: true, false or, if it can be made, auto
 hf_repo=""             # Hugging Face repository, USER/NAME
-hf_license=cc-by-4.0   # of the weights, for the model card
+hf_license=unknown     # of the weights, for the model card, e.g. cc-by-4.0
 hf_datasets=""         # hub ids of the corpora, for the card; by default the recipe's name
 hf_args=""             # more options of upload, e.g. "--private" or "--dry_run"
 # End of options

@@ -107,33 +107,35 @@ run_inference() { # [JOB=1:N] LOG OPTION...
 }
 
 stage_14() {
-    local found name dir model results
+    local found name dir model
     found=$(systems)
     [ -n "${found}" ] || die "no trained model in ${expdir}; run stages 10 to 12 first"
     while IFS=$'\t' read -r name dir model _ <&3; do
         need_checkpoint "${dir}/${model}" "10 to 12"
-        # They are on the card.
-        mapfile -t results < <(find "${dir}" -path '*/lam*/stats.json' | sort)
-        pack "${name}" "${dir}" "${dir}/${model}" "${dir}/config.yaml" \
-            ${results[@]+"${results[@]}"} \
-            -- pack_asr --exp_dir "${dir}" --model_file "${model}"
+        pack "${name}" "${dir}" "${model}" \
+            pack_asr --exp_dir "${dir}" --model_file "${model}"
     done 3<<<"${found}"
     if [ -z "${pretrained_upstream}" ] && [ -f "${ssl_exp}/upstream/rate.json" ]; then
-        pack ssl "${ssl_exp}" "onnx=${pack_onnx}" "${ssl_exp}"/upstream/* \
-            -- pack_upstream --upstream_dir "${ssl_exp}/upstream" --onnx "${pack_onnx}"
+        pack ssl "${ssl_exp}" "" \
+            pack_upstream --upstream_dir "${ssl_exp}/upstream" --onnx "${pack_onnx}"
     fi
 }
 
-pack() { # NAME DIR INPUT... -- COMMAND OPTION...: into DIR/packed
-    local name=$1 packed=$2/packed inputs=()
-    shift 2
-    while [ "$1" != -- ]; do
-        inputs+=("$1")
-        shift
-    done
-    shift
-    if to_do "${packed}" "license=${hf_license}" "datasets=${hf_datasets}" \
-        "lang=${lang}" "${inputs[@]}"; then
+pack_inputs() { # NAME DIR CHECKPOINT: what the package is made from, one per line
+    printf '%s\n' "license=${hf_license}" "datasets=${hf_datasets}" "lang=${lang}"
+    if [ "$1" = ssl ]; then
+        printf '%s\n' "onnx=${pack_onnx}" "$2"/upstream/*
+    else
+        printf '%s\n' "$2/$3" "$2/config.yaml"
+        find "$2" -path '*/lam*/stats.json' | sort # they are on the card
+    fi
+}
+
+pack() { # NAME DIR CHECKPOINT COMMAND OPTION...: into DIR/packed
+    local name=$1 packed=$2/packed inputs
+    mapfile -t inputs < <(pack_inputs "$1" "$2" "$3")
+    shift 3
+    if to_do "${packed}" "${inputs[@]}"; then
         # shellcheck disable=SC2086
         tool "${packed}/pack.log" publish "$@" --out_dir "${packed}/model" \
             --zip "${packed}/model.zip" --license "${hf_license}" \
@@ -145,12 +147,19 @@ pack() { # NAME DIR INPUT... -- COMMAND OPTION...: into DIR/packed
 
 stage_15() {
     [ -n "${hf_repo}" ] || usage_error "stage 15 needs --hf_repo USER/NAME"
-    local found dir
+    local found dir model inputs wanted
     found=$(systems && printf 'ssl\t%s\n' "${ssl_exp}")
-    dir=$(awk -F'\t' -v name="${pack_system}" '$1 == name {print $2}' <<<"${found}")
+    IFS=$'\t' read -r dir model < <(awk -F'\t' -v OFS='\t' -v name="${pack_system}" \
+        '$1 == name {print $2, $3}' <<<"${found}") || true
     [ -n "${dir}" ] || die "--pack_system ${pack_system}: not trained; there are:" \
         "$(cut -f1 <<<"${found}" | paste -s -d' ')"
     need "${dir}/packed/.done" 14
+    mapfile -t inputs < <(pack_inputs "${pack_system}" "${dir}" "${model}")
+    wanted=$(describe "${inputs[@]}")
+    if [ "$(made_from "${dir}/packed")" != "${wanted}" ]; then
+        show_changes "${dir}/packed" "${wanted}"
+        die "${dir}/packed is not of what is there now; run stage 14 again"
+    fi
     # shellcheck disable=SC2086
     python3 -m espnet_ofa.bin.publish upload --folder "${dir}/packed/model" \
         --repo "${hf_repo}" ${hf_args}
