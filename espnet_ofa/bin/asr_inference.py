@@ -38,8 +38,9 @@ from espnet_ofa.report.budget import (
     search_setup,
 )
 from espnet_ofa.report.cost import count_parameters
-from espnet_ofa.report.decoding import OWN, Decoded, Decoder, TestSet, decode_test_set
+from espnet_ofa.report.decoding import Decoded, Decoder, TestSet, decode_test_set
 from espnet_ofa.report.environment import cpu_name
+from espnet_ofa.report.knob import OWN
 from espnet_ofa.report.scoring import read_text
 from espnet_ofa.report.stats import STATS_NAME, DecodeStats, load_stats
 from espnet_ofa.subsampling.rate import check_lam

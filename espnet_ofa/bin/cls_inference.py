@@ -22,8 +22,9 @@ import torch
 from espnet_ofa.data.table import read_table
 from espnet_ofa.files import write_text
 from espnet_ofa.plugin import register
-from espnet_ofa.report.classifying import OWN, Classifier, Guess, classify_test_set
+from espnet_ofa.report.classifying import Classifier, Guess, classify_test_set
 from espnet_ofa.report.environment import cpu_name
+from espnet_ofa.report.knob import OWN
 from espnet_ofa.report.stats import STATS_NAME, DecodeStats, load_stats
 from espnet_ofa.subsampling.rate import check_lam
 

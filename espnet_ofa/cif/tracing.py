@@ -19,6 +19,8 @@ def reads_for_free(x: Tensor) -> bool:
     )
 
 
-def needs_gradients(*tensors: Tensor) -> bool:
-    """True if autograd has to see what is computed from these."""
-    return torch.is_grad_enabled() and any(x.requires_grad for x in tensors)
+def needs_gradients(x: Tensor, module: nn.Module) -> bool:
+    """True if autograd has to see what a module computes from a tensor."""
+    return torch.is_grad_enabled() and (
+        x.requires_grad or any(p.requires_grad for p in module.parameters())
+    )

@@ -15,11 +15,10 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from espnet_ofa.report.cost import count_parameters, measure_macs
+from espnet_ofa.report.knob import LamKnob
 from espnet_ofa.report.meter import EncoderMeter, now
 from espnet_ofa.report.stats import DecodeStats
-from espnet_ofa.subsampling.rate import lam_policies, set_lam
 
-OWN = "own"
 SAMPLE_RATE = 16000
 MACS_UTTERANCES = 8  # MACs are counted on that many, spread over the test set
 LOG_EVERY = 20.0  # seconds between two lines of progress
@@ -59,23 +58,7 @@ class Classifier:
         self.classes: list[str] = list(args.token_list)[: model.get_vocab_size()]
         self.meter = EncoderMeter(self.model)
         self.parameters = count_parameters(self.model)
-        self.policies = lam_policies(self.model)
-        self._own = [policy.fixed for policy in self.policies]
-
-    def use_lam(self, lam: float | str) -> tuple[float | None, float | None]:
-        """Classify at ``lam`` from now on; its value and, if learned, its start."""
-        if lam != OWN:
-            set_lam(self.model, float(lam))
-            return float(lam), None
-        for policy, own in zip(self.policies, self._own, strict=True):
-            policy.set(own)
-        if not self.policies:
-            return None, None
-        policy = self.policies[0]
-        with torch.no_grad():
-            value = float(policy())
-        learned = policy.learnable if policy.fixed is None else None
-        return value, None if learned is None else learned.init
+        self.use_lam = LamKnob(self.model).use
 
     @torch.no_grad()
     def classify(self, waves: Sequence[Tensor]) -> list[Guess]:

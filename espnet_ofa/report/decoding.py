@@ -20,13 +20,12 @@ from torch.nn.utils.rnn import pad_sequence
 from espnet_ofa.asr.building import parse_rate
 from espnet_ofa.asr.guard import needed_units
 from espnet_ofa.report.cost import measure_macs
+from espnet_ofa.report.knob import LamKnob
 from espnet_ofa.report.length_limit import LengthLimit
 from espnet_ofa.report.meter import EncoderMeter, now
 from espnet_ofa.report.scoring import read_text
 from espnet_ofa.report.stats import DecodeStats
-from espnet_ofa.subsampling.rate import lam_policies, set_lam
 
-OWN = "own"
 MACS_UTTERANCES = 8  # MACs are counted on that many, spread over the test set
 LOG_EVERY = 20.0  # seconds between two lines of progress
 
@@ -84,8 +83,7 @@ class Decoder:
         self.batch_size = args.batch_size
         self.dtype = getattr(torch, args.dtype)
         self.device = torch.device(device)
-        self.policies = lam_policies(self.model)
-        self._own = [policy.fixed for policy in self.policies]
+        self.use_lam = LamKnob(self.model).use
         train_args = self.speech2text.asr_train_args
         rate = (getattr(train_args, "frontend_conf", None) or {}).get("fs", 16000)
         self.sample_rate = parse_rate(rate)
@@ -100,21 +98,6 @@ class Decoder:
             beam_search.post_process = self.limit
         if self.greedy and self.model.ctc is None:
             raise ValueError("--search greedy needs CTC, which this model lacks")
-
-    def use_lam(self, lam: float | str) -> tuple[float | None, float | None]:
-        """Decode at ``lam`` from now on; its value and, if learned, where it began."""
-        if lam != OWN:
-            set_lam(self.model, float(lam))
-            return float(lam), None
-        for policy, own in zip(self.policies, self._own, strict=True):
-            policy.set(own)
-        if not self.policies:
-            return None, None
-        policy = self.policies[0]
-        with torch.no_grad():
-            value = float(policy())
-        learned = policy.learnable if policy.fixed is None else None
-        return value, None if learned is None else learned.init
 
     def units_needed(self, key: str, text: str) -> int:
         """Units that CTC needs for a reference, tokenised as in training."""

@@ -61,14 +61,18 @@ def mean_windows(frames: Tensor, lengths: Tensor, factor: int) -> Tensor:
     return sums / counts.clamp(min=1)[..., None].to(sums.dtype)
 
 
-class MeanCompressor(Compressor):
-    """Average of every ``factor`` frames (fixed length, Meng et al., SLT 2022)."""
+class WindowCompressor(Compressor):
+    """One unit for every ``factor`` frames (fixed length, Meng et al., SLT 2022)."""
 
     def __init__(self, dim: int, factor: int = 2) -> None:
         super().__init__()
         if factor < 1:
             raise ValueError(f"factor must be at least 1 frame; got {factor}")
         self.factor = factor
+
+    def mix(self, frames: Tensor, lengths: Tensor) -> Tensor:
+        """(B, S, D) frames, (B,) lengths -> (B, ceil(S / factor), D) units."""
+        raise NotImplementedError
 
     def forward(
         self,
@@ -78,34 +82,27 @@ class MeanCompressor(Compressor):
         num_units: int | None = None,
     ) -> CompressorOutput:
         check_input(lengths, frames, num_units)
-        units = mean_windows(frames, lengths, self.factor)
+        units = self.mix(frames, lengths)
         durations = window_durations(lengths, units.shape[1], self.factor)
         return CompressorOutput(
             units, subsampled_lengths(lengths, self.factor), durations
         )
 
 
-class ConvCompressor(Compressor):
-    """Strided convolution over every ``factor`` frames (Meng et al., SLT 2022)."""
+class MeanCompressor(WindowCompressor):
+    """Average of every ``factor`` frames."""
+
+    def mix(self, frames: Tensor, lengths: Tensor) -> Tensor:
+        return mean_windows(frames, lengths, self.factor)
+
+
+class ConvCompressor(WindowCompressor):
+    """Strided convolution over every ``factor`` frames."""
 
     def __init__(self, dim: int, factor: int = 2) -> None:
-        super().__init__()
-        if factor < 1:
-            raise ValueError(f"factor must be at least 1 frame; got {factor}")
-        self.factor = factor
+        super().__init__(dim, factor)
         self.conv = nn.Conv1d(dim, dim, factor, stride=factor)
 
-    def forward(
-        self,
-        frames: Tensor,
-        lengths: Tensor,
-        lam: Lam | LamRule = 0.0,
-        num_units: int | None = None,
-    ) -> CompressorOutput:
-        check_input(lengths, frames, num_units)
+    def mix(self, frames: Tensor, lengths: Tensor) -> Tensor:
         x = whole_windows(frames, lengths, self.factor)
-        units = self.conv(x.transpose(1, 2)).transpose(1, 2)
-        durations = window_durations(lengths, units.shape[1], self.factor)
-        return CompressorOutput(
-            units, subsampled_lengths(lengths, self.factor), durations
-        )
+        return self.conv(x.transpose(1, 2)).transpose(1, 2)

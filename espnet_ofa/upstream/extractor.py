@@ -195,7 +195,7 @@ class ConvExtractor(nn.Module):
         """(B, L) samples and (B,) lengths -> (B, S, dim) frames and (B,) lengths."""
         x = pad_to_whole_frames(wave, lengths)
         steps = lengths.clamp(min=WINDOW)
-        if reads_for_free(x) and not needs_gradients(x, *self.parameters()):
+        if reads_for_free(x) and not needs_gradients(x, self):
             samples = torch.where(lengths > 0, steps, 0).tolist()
             frames = encode_rows(self.convs, self.norms, x, samples)  # type: ignore
             return frames, frame_lengths(lengths)

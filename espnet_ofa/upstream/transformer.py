@@ -264,7 +264,7 @@ class Transformer(nn.Module):
         pooling = Pooling(lengths, query, key) if pooled else None
         size = x.shape[1]
         packed = None
-        if not (pooled or self.merging or needs_gradients(x, *self.parameters())):
+        if not (pooled or self.merging or needs_gradients(x, self)):
             packed = _sizes_to_pack(x, lengths)
         mask = packed or (pooling or Pooling(lengths)).mask(size)
         if packed is None:

@@ -1,0 +1,38 @@
+"""Turning the lambda of a loaded model, and back to its own."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from espnet_ofa.subsampling.rate import lam_policies, set_lam
+
+OWN = "own"
+
+
+class LamKnob:
+    """The lambda of a model, whose own is remembered.
+
+    Args:
+        model: with any number of places where lambda is chosen.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self.model = model
+        self.policies = lam_policies(model)
+        self._own = [policy.fixed for policy in self.policies]
+
+    def use(self, lam: float | str) -> tuple[float | None, float | None]:
+        """Run at ``lam`` from now on; its value and, if learned, where it began."""
+        if lam != OWN:
+            set_lam(self.model, float(lam))
+            return float(lam), None
+        for policy, own in zip(self.policies, self._own, strict=True):
+            policy.set(own)
+        if not self.policies:
+            return None, None
+        policy = self.policies[0]
+        with torch.no_grad():
+            value = float(policy())
+        learned = policy.learnable if policy.fixed is None else None
+        return value, None if learned is None else learned.init
