@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 
 from espnet_ofa.files import write_file
+from espnet_ofa.report.seeds import split_seed
 from espnet_ofa.report.tradeoff import Row, pareto_front
 
 # Okabe and Ito: told apart by colour-blind readers too; with a marker each.
@@ -16,12 +18,22 @@ _MARKERS = "osD^vPX"
 
 @dataclass(frozen=True)
 class Point:
-    """One dot of the picture."""
+    """One dot of the picture: means over the seeds of a system.
+
+    Attributes:
+        lam: lambda; None for a system without.
+        period_ms: measured frame period.
+        gmacs: 1e9 MACs per second of audio.
+        wer: errors in percent.
+        low, high: smallest and largest of the seeds; the same where there is one run.
+    """
 
     lam: float | None
     period_ms: float
     gmacs: float
     wer: float
+    low: float
+    high: float
 
 
 @dataclass(frozen=True)
@@ -38,21 +50,43 @@ class Curve:
     points: tuple[Point, ...]
     adaptive: tuple[Point, ...]
 
+    @property
+    def fixed(self) -> bool:
+        """Whether it has one frame period only, which nothing chooses: a cross."""
+        return not self.adaptive and [p.lam for p in self.points] == [None]
+
+
+def _average(rows: Sequence[Row]) -> Point:
+    lams = [row.stats.lam for row in rows if row.stats.lam is not None]
+    errors = [row.wer for row in rows]
+    return Point(
+        fmean(lams) if lams else None,
+        fmean(row.stats.period_ms for row in rows),
+        fmean(row.stats.macs_per_second for row in rows) / 1e9,
+        fmean(errors),
+        min(errors),
+        max(errors),
+    )
+
 
 def tradeoff_curves(rows: Sequence[Row], test_set: str) -> list[Curve]:
-    """What the picture of one test set shows, in the order of ``rows``."""
+    """What the picture of one test set shows, in the order of ``rows``.
+
+    Systems that are named ``name@seed`` are one curve.
+    """
+    groups: dict[str, dict[tuple, list[Row]]] = {}
+    for row in rows:
+        stats = row.stats
+        if stats.test_set == test_set:
+            # Each seed learns a lambda of its own.
+            key = stats.adaptive, None if stats.adaptive else (stats.lam, stats.squeeze)
+            parts = groups.setdefault(split_seed(row.system)[0], {})
+            parts.setdefault(key, []).append(row)
     curves = []
-    chosen = [row for row in rows if row.stats.test_set == test_set]
-    for system in dict.fromkeys(row.system for row in chosen):
+    for system, parts in groups.items():
         points: dict[bool, list[Point]] = {False: [], True: []}
-        for row in chosen:
-            if row.system != system:
-                continue
-            stats = row.stats
-            gmacs = stats.macs_per_second / 1e9
-            points[stats.adaptive].append(
-                Point(stats.lam, stats.period_ms, gmacs, row.wer)
-            )
+        for (adaptive, _), part in parts.items():
+            points[adaptive].append(_average(part))
         for group in points.values():
             group.sort(key=lambda point: point.period_ms)
         curves.append(Curve(system, tuple(points[False]), tuple(points[True])))
@@ -75,31 +109,47 @@ def _label(axes, text: str, x: float, y: float) -> None:
     )
 
 
+def _styles(curves: Iterable[Curve]) -> list[tuple[str, str]]:
+    """A colour and a marker for each; crosses, named in the picture, share theirs."""
+    styles, used = [], 0
+    for curve in curves:
+        if curve.fixed:
+            styles.append(("0.25", "x"))
+            continue
+        styles.append((_COLORS[used % len(_COLORS)], _MARKERS[used % len(_MARKERS)]))
+        used += 1
+    return styles
+
+
 def _draw(axes, curves: Sequence[Curve], name: str) -> None:
     """One panel: ``name`` of each point against its WER."""
     everything = [p for curve in curves for p in (*curve.points, *curve.adaptive)]
     front = pareto_front([(p.gmacs, p.wer) for p in everything])
     best = {id(p) for p, flag in zip(everything, front, strict=True) if flag}
-    for number, curve in enumerate(curves):
-        color = _COLORS[number % len(_COLORS)]
-        marker = _MARKERS[number % len(_MARKERS)]
+    for curve, (color, marker) in zip(curves, _styles(curves), strict=True):
         x = [getattr(point, name) for point in curve.points]
         axes.plot(x, [p.wer for p in curve.points], color=color, lw=1.8, zorder=2)
         groups = ((curve.points, marker, 46), (curve.adaptive, "*", 240))
         for points, shape, size in groups:
             for point in points:
+                at = getattr(point, name)
+                filled = id(point) in best or shape == "x"
                 axes.scatter(
-                    getattr(point, name),
+                    at,
                     point.wer,
                     marker=shape,
                     s=size,
-                    facecolor=color if id(point) in best else "white",
-                    edgecolor=color,
+                    color=color,
+                    facecolor=color if filled else "white",
                     linewidth=1.6,
                     zorder=3,
                 )
-                if point.lam is not None:
-                    _label(axes, f"{point.lam:.2g}", getattr(point, name), point.wer)
+                if point.low < point.high:
+                    axes.vlines(at, point.low, point.high, color=color, lw=1, zorder=1)
+                if curve.fixed:
+                    _label(axes, curve.system, at, point.wer)
+                elif point.lam is not None:
+                    _label(axes, f"{point.lam:.2g}", at, point.wer)
     axes.grid(color="0.9", lw=0.8)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
@@ -114,8 +164,9 @@ def plot_tradeoff(
 ) -> Path:
     """Draw one test set: WER against frame period, and against MACs.
 
-    Numbers beside the points are lambdas; stars are adaptive lambdas; filled points are
-    on the Pareto front of WER and MACs.
+    Numbers beside the points are lambdas; stars are adaptive lambdas; crosses are
+    systems of one frame period; filled points are on the Pareto front of WER and MACs.
+    Bars are ranges over seeds.
 
     Args:
         rows: all rows; those of other test sets are left out.
@@ -145,15 +196,18 @@ def plot_tradeoff(
     right.set_xlabel("encoder compute (GMACs per second of audio)")
     left.set_ylim(bottom=max(0.0, left.get_ylim()[0]))
     handles = []
-    for i, curve in enumerate(curves):
-        color, marker = _COLORS[i % len(_COLORS)], _MARKERS[i % len(_MARKERS)]
+    for curve, (color, marker) in zip(curves, _styles(curves), strict=True):
         label = curve.system
-        if curve.points:
+        if curve.points and not curve.fixed:
             handles.append(Line2D([], [], color=color, marker=marker, label=label))
         if curve.adaptive:
             label += ", adaptive lambda" if curve.points else ""
             star = Line2D([], [], color=color, marker="*", ms=12, lw=0, label=label)
             handles.append(star)
+    if any(curve.fixed for curve in curves):
+        label = "one frame period each"
+        cross = Line2D([], [], color="0.25", marker="x", lw=0, label=label)
+        handles.append(cross)
     front = Line2D([], [], color="0.35", marker="o", lw=0, label="on the Pareto front")
     handles.append(front)
     figure.legend(

@@ -2,6 +2,7 @@
 
 import csv
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -147,11 +148,24 @@ def test_readme_block_is_replaced(tmp_path):
 
 def test_plotted_data(rows):
     ctc, ada = tradeoff_curves(rows, "test")
-    expected = (Point(0.0, 20.0, 0.1, 0.0), Point(1.0, 4000 / 45, 0.0225, 20.0))
-    assert ctc == Curve("ctc", expected, ())
+    first = Point(0.0, 20.0, 0.1, 0.0, 0.0, 0.0)
+    second = Point(1.0, 4000 / 45, 0.0225, 20.0, 20.0, 20.0)
+    assert ctc == Curve("ctc", (first, second), ())
     assert [point.lam for point in ada.adaptive] == [0.4]
     assert ada.points == ()
     assert tradeoff_curves(rows, "other") == []
+
+
+def test_seeds_are_one_curve_and_fixed_rates_crosses(rows):
+    slow, fast = (row for row in rows if not row.stats.adaptive)
+    stats = replace(slow.stats, lam=None)
+    runs = [replace(fast, stats=stats, system=f"mean2@{seed}") for seed in (0, 1)]
+    runs[0] = replace(runs[0], scores=slow.scores)
+    (curve,) = tradeoff_curves(runs, "test")
+    assert curve.fixed
+    assert curve.system == "mean2"
+    assert curve.points == (Point(None, 20.0, 0.1, 10.0, 0.0, 20.0),)
+    assert not tradeoff_curves([fast], "test")[0].fixed
 
 
 def test_picture(rows, tmp_path):
