@@ -1,4 +1,4 @@
-"""Whole encoders, end to end, beside HuBERT of the same width and depth."""
+"""Whole encoders, end to end, beside HuBERT base and HuBERT of their own depth."""
 
 from __future__ import annotations
 
@@ -9,14 +9,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from espnet_ofa.bench.hubert import Encode, find_hubert
+from espnet_ofa.bench.hubert import YARDSTICK, Encode, find_hubert
 from espnet_ofa.bench.parts import PartTimer, wrap_upstream
 from espnet_ofa.bench.timing import Call, interleave
 from espnet_ofa.report.cost import growth_exponent, shapes_only, upstream_macs
 from espnet_ofa.upstream import OFAUpstream, UpstreamConfig
 
 RATE = 16000
-REFERENCE = "torchaudio HuBERT"
 
 
 def build_upstream(
@@ -73,7 +72,7 @@ def time_encoders(
     calls: dict[str, Call] = {}
     for name, (model, encode) in baselines.items():
         model.to(device)
-        speech = wave.to(torch.bfloat16) if dtype == "bf16" else wave
+        speech = wave.to(next(model.parameters()).dtype)
         calls[name] = _call(encode, speech, lengths)
         if device.type == "cuda":
             calls[f"{name}, graph"] = _graphed(encode, speech, lengths)
@@ -99,7 +98,7 @@ def time_encoders(
         upstream = fact.pop("upstream")
         ideal = _ideal(upstream, fact.pop("each"), device)
         fact["parts"], fact["ideal"] = _parts(timer, calls[name], ideal, upstream)
-    base = timings.get(REFERENCE)
+    base = timings.get(YARDSTICK)
     sides = []
     for name, timing in timings.items():
         side: dict[str, Any] = {"name": name, **asdict(timing)}

@@ -12,6 +12,8 @@ Encode = Callable[[Tensor, Tensor], object]
 
 BASE = {"dim": 768, "heads": 12, "ff_dim": 3072}
 TINY = {"dim": 32, "heads": 4, "ff_dim": 64}  # --quick
+BASE_LAYERS = 12
+YARDSTICK = "torchaudio HuBERT base, fp32"
 
 
 def torchaudio_hubert(layers: int, shape: dict[str, int]) -> nn.Module:
@@ -58,7 +60,7 @@ _BUILDERS = {"torchaudio": torchaudio_hubert, "transformers": transformers_huber
 def find_hubert(
     layers: int, shape: dict[str, int], dtype: str
 ) -> tuple[dict[str, tuple[nn.Module, Encode]], list[str]]:
-    """HuBERT of each package that is there, treated like ours.
+    """HuBERT of each package that is there, treated like ours, and the yardstick.
 
     Args:
         layers: Transformer layers.
@@ -76,7 +78,13 @@ def find_hubert(
             notes.append(f"{package} is left out: pip install {package}")
             continue
         model = convert(build(layers, shape).eval(), dtype)
-        found[f"{package} HuBERT"] = model, _ENCODE[package](model)
+        name = f"{package} HuBERT, {layers} layers, {dtype}"
+        found[name] = model, _ENCODE[package](model)
+        if package == "torchaudio" and (layers, dtype) != (BASE_LAYERS, "fp32"):
+            model = build(BASE_LAYERS, shape).eval()
+            found = {YARDSTICK: (model, _torchaudio(model)), **found}
+        elif package == "torchaudio":
+            found[YARDSTICK] = found.pop(name)
     return found, notes
 
 

@@ -153,7 +153,14 @@ def encoder_blocks(
                 f"{100 * ideal / spent:.0f} %" if spent and ideal else None,
             ]
         )
-    head = ["encoder", "frame period (ms)", "ms", "RTF", "times faster", "GMACs"]
+    head = [
+        "encoder",
+        "frame period (ms)",
+        "ms",
+        "RTF",
+        "times faster than HuBERT base",
+        "GMACs",
+    ]
     head += ["of the measured product", "extractor, ms", "compressor, ms"]
     blocks = [table([*head, "Transformer, ms", "of its ideal speed"], rows)]
     how = dict.fromkeys(f"{s['extractor']}: {s['how']}" for s in sides if "how" in s)

@@ -93,7 +93,7 @@ def test_upstream(tmp_path, dtype):
     for side in (slow, fast):
         assert side["ideal"] > 0
         assert {"extractor", "Transformer"} <= {*side["parts"]}
-    baseline = sides.get("torchaudio HuBERT")
+    baseline = sides.get("torchaudio HuBERT base, fp32")
     if baseline is not None:
         assert baseline["speedup"] == 1.0
         ratio = baseline["seconds"] / fast["seconds"]
@@ -120,7 +120,8 @@ def test_hubert_is_hubert(package, dtype):
     pytest.importorskip(package)
     layers, shape = 2, hubert.TINY
     found, _ = hubert.find_hubert(layers, shape, dtype)
-    model, encode = found[f"{package} HuBERT"]
+    name = f"{package} HuBERT, {layers} layers"
+    model, encode = found[f"{name}, {dtype}"]
     wave, lengths = make_waves(2, 0.5, True)
     wave = wave.bfloat16() if dtype == "bf16" else wave
     with torch.inference_mode():
@@ -132,7 +133,8 @@ def test_hubert_is_hubert(package, dtype):
         # What ours has without its compressor: the shapes are the same.
         config = UpstreamConfig(layers=layers, compressor="none", **shape)
         ours = sum(p.numel() for p in OFAUpstream(config).parameters())
-        theirs = sum(p.numel() for p in plain[f"{package} HuBERT"][0].parameters())
+        model, _ = plain[f"{name}, fp32"]
+        theirs = sum(p.numel() for p in model.parameters())
         assert theirs == pytest.approx(ours, rel=1e-3)
 
 
