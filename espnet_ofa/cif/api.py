@@ -3,14 +3,14 @@
 import functools
 import importlib.util
 import math
-from typing import cast
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor
 
 from espnet_ofa.cif import eager
 from espnet_ofa.cif.checks import check_options, check_shapes, check_values
-from espnet_ofa.cif.plan import accumulate, judge_tail, make_plan
+from espnet_ofa.cif.plan import Tail, accumulate, judge_tail, make_plan
 from espnet_ofa.cif.tracing import is_traced
 from espnet_ofa.cif.types import CIFOutput
 
@@ -138,23 +138,19 @@ def integrate_and_count(
     weights = weights if wide else weights.float()
     valid, total = lengths.clamp(0, frames.size(1)), None
     with torch.autocast(frames.device.type, enabled=False):
-        if _choose(backend, frames) == "triton":
+        found = _accumulate(weights, valid, threshold, tail_threshold, backend)
+        if num_units is None and is_traced():
+            num_units = _trace_units(found.units)
+        elif num_units is None:
+            num_units, total = read_counts(found.stack(lengths), weights, lengths)
+        if found.tail is None:
             from espnet_ofa.cif import cuda
 
-            mass = cuda.accumulate(weights, valid, threshold, tail_threshold)
-            counts, bad = mass.stats[:, 0], mass.stats[:, 2]
-            if num_units is None:
-                num_units, total = _read_units(counts, bad, weights, lengths)
-            units, durations = cuda.mix(frames, weights, mass, num_units)
+            units, durations = cuda.mix(frames, weights, found.mass, num_units)
         else:
-            mass = accumulate(weights, valid, threshold)
-            tail = judge_tail(mass, valid, threshold, tail_threshold)
-            counts = tail.units[:, 0]
-            if num_units is None:
-                bad = _find_bad(weights, valid)
-                num_units, total = _read_units(counts, bad, weights, lengths)
-            plan = make_plan(mass, tail, valid, num_units, threshold)
+            plan = make_plan(found.mass, found.tail, valid, num_units, threshold)
             units, durations = eager.mix(frames, plan), plan.durations
+    counts = found.units
     out = CIFOutput(
         units,
         counts.clamp(max=num_units).long(),
@@ -191,44 +187,97 @@ def expand(units: Tensor, durations: Tensor, num_frames: int) -> Tensor:
     return out.units[:, :num_frames]
 
 
-def _find_bad(weights: Tensor, lengths: Tensor) -> Tensor:
-    """(B, S) weights, (B,) frames -> (B,) bool: some weight is negative or NaN."""
-    valid = torch.arange(weights.size(1), device=weights.device) < lengths[:, None]
-    return ~(torch.where(valid, weights.detach(), 0.0) >= 0).all(1)
+class _Found(NamedTuple):
+    """What is known before the mixing.
+
+    Attributes:
+        units: (B,) float64, units of each row.
+        bad: (B,), not zero where a weight of the row is negative or NaN.
+        mass: the backend's own.
+        tail: None with Triton.
+    """
+
+    units: Tensor
+    bad: Tensor
+    mass: Any
+    tail: Tail | None
+
+    def stack(self, lengths: Tensor) -> Tensor:
+        """(3, B) float64: units, lengths as the caller gave them, bad."""
+        return torch.stack([self.units, lengths.double(), self.bad.double()])
 
 
-def _read_units(
-    units: Tensor, bad: Tensor, weights: Tensor, lengths: Tensor
-) -> tuple[int, int | None]:
+def _accumulate(
+    weights: Tensor,
+    lengths: Tensor,
+    threshold: float,
+    tail_threshold: float,
+    backend: str,
+) -> _Found:
+    if _choose(backend, weights) == "triton":
+        from espnet_ofa.cif import cuda
+
+        mass = cuda.accumulate(weights, lengths, threshold, tail_threshold)
+        return _Found(mass.stats[:, 0], mass.stats[:, 2], mass, None)
+    mass = accumulate(weights, lengths, threshold)
+    tail = judge_tail(mass, lengths, threshold, tail_threshold)
+    return _Found(tail.units[:, 0], mass.bad[:, 0], mass, tail)
+
+
+def count_units(
+    weights: Tensor,
+    lengths: Tensor,
+    *,
+    threshold: float = 1.0,
+    tail_threshold: float = 0.5,
+    backend: str = "auto",
+) -> Tensor:
+    """What :func:`read_counts` reads, without waiting for the host.
+
+    For callers that mix later, with ``num_units``.
+
+    Args:
+        weights: (B, S) fp32 or float64.
+        lengths: (B,) int64 frames.
+        threshold: as in :func:`integrate_and_fire`; so are the others.
+
+    Returns:
+        (3, B) float64.
+    """
+    valid = lengths.clamp(0, weights.size(1))
+    found = _accumulate(weights, valid, threshold, tail_threshold, backend)
+    return found.stack(lengths)
+
+
+def read_counts(counts: Tensor, weights: Tensor, lengths: Tensor) -> tuple[int, int]:
     """Maximum and sum of the units per row: the one host wait.
 
     Args:
-        units: (B,) float64.
-        bad: (B,) not zero where a weight is negative or NaN.
-        weights: (B, S).
+        counts: (3, B) of :func:`count_units`.
+        weights: (B, S) that they were made of.
         lengths: (B,) frames, as the caller gave them.
 
     Raises:
         ValueError: a bad weight, an empty row or one beyond S, by name.
     """
-    if is_traced():
-        most = units.max().long().item()
-        torch._check(most >= 1)
-        return cast(int, most), None  # int() would make a constant of the symbol
-    stats = [units.max(), units.sum(), lengths.min(), lengths.max(), bad.max()]
-    most, total, shortest, longest, is_bad = torch.stack(
-        [one.to(units.dtype) for one in stats]
-    ).tolist()
-    lengths_fit = shortest >= 1 and longest <= weights.size(1)
-    if not (lengths_fit and math.isfinite(total)) or is_bad:
+    units, sizes, bad = counts.tolist()
+    fit = min(sizes) >= 1 and max(sizes) <= weights.size(1)
+    if not fit or any(bad) or math.isinf(max(units)):
         check_values(weights, lengths)
-    return int(most), int(total)
+    return int(max(units)), int(sum(units))
 
 
-def _choose(backend: str, frames: Tensor) -> str:
+def _trace_units(units: Tensor) -> int:
+    """The largest number of (B,) units, as a symbol."""
+    most = units.max().long().item()
+    torch._check(most >= 1)
+    return cast(int, most)  # int() would make a constant of the symbol
+
+
+def _choose(backend: str, x: Tensor) -> str:
     """The fast backend to use."""
     if backend == "auto":
-        use_triton = frames.is_cuda and not is_traced() and _has_triton()
+        use_triton = x.is_cuda and not is_traced() and _has_triton()
         return "triton" if use_triton else "eager"
     if backend not in ("eager", "triton"):
         raise ValueError(

@@ -15,7 +15,7 @@ gather-sums that read every vector about once:
   ``dL/dC_t = g_j . (x_t - x_{t+1})``, and the weights get its reverse cumulative sum.
 
 A gather-sum is what ``embedding_bag`` computes. While tracing, the same sum is written
-with ``index_add``, and for ONNX as ``traced.py`` says.
+with ``index_add``, and for ONNX as ``onnx.py`` says.
 """
 
 from typing import Any
@@ -25,7 +25,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from espnet_ofa.cif import traced
+from espnet_ofa.cif import onnx
 from espnet_ofa.cif.plan import Plan
 from espnet_ofa.cif.tracing import is_traced
 
@@ -43,20 +43,23 @@ def mix(frames: Tensor, plan: Plan) -> Tensor:
     """
     dtype = torch.float64 if frames.dtype == torch.float64 else torch.float32
     if torch.onnx.is_in_onnx_export():
-        return traced.mix(frames.to(dtype), plan).to(frames.dtype)
+        return onnx.mix(frames.to(dtype), plan).to(frames.dtype)
     table, share = frames.to(dtype).flatten(0, 1), plan.share.to(dtype).flatten()
     (rows, size), count = frames.shape[:2], plan.unit_start.size(1)
     row = torch.arange(rows, device=frames.device)[:, None]
     # A row without frames reads another's, for its own may be NaN: its shares are zero.
-    home = torch.where(plan.real[:, :1], row, plan.real[:, :1].int().argmax(0))
+    real = plan.real[:, :1]
+    home = torch.where(real, row, real.int().argmax(0))
     frame = (plan.frame + home * size).flatten()
     unit = (plan.unit + row * count).flatten()
     if is_traced():
         units = _index_add(table, frame, share, unit, rows * count)
     else:
         first = row * plan.frame.size(1)  # piece of each row
-        by_unit = (plan.unit_start + first).flatten()
         by_frame = (plan.frame_start + first).flatten()
+        # A last sum, of no unit, takes all pieces where no row has frames.
+        by_unit = (plan.unit_start + first).flatten()
+        by_unit = F.pad(by_unit, (0, 1), value=len(share)) * real.any()
         units = _Mix.apply(table, share, frame, unit, by_frame, by_unit)
     return units.unflatten(0, (rows, count)).to(frames.dtype)
 
@@ -75,7 +78,8 @@ class _Mix(torch.autograd.Function):
         by_unit: Tensor,
     ) -> Tensor:
         ctx.save_for_backward(frames, share, frame, unit, by_frame)
-        return _gather_sum(frames, frame, share, by_unit)
+        units = _gather_sum(frames, frame, share, by_unit)
+        return units.resize_(len(by_unit) - 1, frames.size(1))
 
     @staticmethod
     @once_differentiable

@@ -31,17 +31,19 @@ class Mass(NamedTuple):
     """Cumulative mass of a batch, before the first frame and after each one.
 
     Attributes:
-        plain: (B, S + 1) float64, the cumulative sum itself.
+        plain: (B, S + 1) float64, the cumulative sum itself; bad weights are zero here.
         edge: (B, S + 1) float64, snapped up to the unit that fired within the tie
             tolerance. The value is snapped, the gradient is that of ``plain``
-            (straight through).
+            (straight through). NaN all over a row that has a bad weight.
         fires: (B, S + 1) float64, units completed so far: the index of the open unit.
             Never decreases and is never NaN, whatever the weights hold.
+        bad: (B, 1) bool, some weight of the row is negative or NaN.
     """
 
     plain: Tensor
     edge: Tensor
     fires: Tensor
+    bad: Tensor
 
 
 class Tail(NamedTuple):
@@ -87,24 +89,26 @@ def accumulate(
 
     Args:
         weights: (B, S); rounded to fp32 unless they are float64. Bad ones spoil their
-            row's mass, but not its fires: those are indices, and on a GPU one out of
+            row's edges, but not its fires: those are indices, and on a GPU one out of
             bounds would end the process.
-        lengths: (B,) frames; weights beyond them may hold anything.
+        lengths: (B,) frames, at most S; weights beyond them may hold anything.
         threshold: mass of a unit.
         carry: (B, 1) float64 mass before the first frame; None means zero.
     """
     if weights.dtype != torch.float64:
         weights = weights.float()
-    valid = torch.arange(weights.size(1), device=weights.device) < lengths[:, None]
-    weights = torch.where(valid, weights, 0.0).double()
+    length = lengths[:, None]
+    valid = torch.arange(weights.size(1), device=weights.device) < length
+    good = valid & (weights >= 0)
+    bad = good.sum(1, keepdim=True) < length
+    weights = torch.where(good, weights, 0.0).double()
     if carry is None:
         carry = weights.new_zeros(weights.size(0), 1)
     plain = torch.cat([carry, weights], dim=1).cumsum(1)
-    clean = torch.where(weights.detach() > 0, weights.detach(), 0.0)
-    clean = torch.cat([carry, clean], dim=1).cumsum(1)
-    fires = torch.floor(clean / threshold + TIE)
-    snap = torch.clamp(fires * threshold - plain.detach(), min=0.0)
-    return Mass(plain, plain + snap, fires)
+    fires = torch.floor(plain.detach() / threshold + TIE)
+    least = torch.where(bad, torch.nan, 0.0)
+    snap = torch.maximum(fires * threshold - plain.detach(), least)
+    return Mass(plain, plain + snap, fires, bad)
 
 
 def judge_tail(
@@ -114,8 +118,7 @@ def judge_tail(
     full = mass.fires[:, -1:]
     rest = mass.edge.detach()[:, -1:] - full * threshold
     kept = (rest >= tail_threshold * threshold) | (full == 0)
-    units = torch.where(lengths[:, None] > 0, full + kept, 0.0)
-    return Tail(full, kept, units)
+    return Tail(full, kept, (full + kept) * (lengths[:, None] > 0))
 
 
 def make_plan(
@@ -130,22 +133,26 @@ def make_plan(
         num_units: output columns N; units beyond it are merged into the last one.
         threshold: mass of a unit.
     """
+    length = lengths[:, None]
     last = tail.units.clamp(1, num_units) - 1
-    # A dropped tail weighs nothing: its frame boundaries move back to the last fire.
-    dropped = ~tail.kept & (mass.fires >= tail.full)
-    edge = torch.where(dropped, tail.full * threshold, mass.edge)
+    end = mass.edge.detach()[:, -1:]
+    massless = (tail.full == 0) & (end < NO_MASS * threshold)
+    # Edges that do not move with the weights. A dropped tail weighs nothing: its edges
+    # are back at the last fire. Frames without mass share the unit evenly.
+    from_unit = torch.where(tail.kept, torch.inf, tail.full)
+    from_unit = torch.where(massless, 0.0, from_unit)
+    step = torch.where(massless, threshold / length.clamp(min=1).double(), 0.0)
+    frames = torch.arange(mass.edge.size(1), device=mass.edge.device)
+    still = tail.full * threshold + frames * step
+    edge = torch.where(mass.fires >= from_unit, still, mass.edge)
     plan = cut(mass, edge, last, lengths, num_units, threshold)
 
     # The last unit is scaled when it is a tail or merged. Replacing the size where it
     # is not used keeps 0 / 0 and its gradient out of rows that have no mass.
-    size = edge[:, -1:] - last * threshold
-    massless = (tail.full == 0) & (size.detach() < NO_MASS * threshold)
-    scaled = (tail.kept | (tail.units > num_units)) & ~massless
-    scale = threshold / torch.where(scaled, size, threshold)
-    share = torch.where(plan.unit == last, plan.share * scale, plan.share)
-    mean = threshold / lengths.clamp(min=1).double()[:, None]
-    mean = torch.where(plan.real, mean, 0.0)
-    return plan._replace(share=torch.where(massless, mean, share))
+    scaled = (tail.kept & ~massless) | (tail.units > num_units)
+    size = torch.where(scaled, edge[:, -1:] - last * threshold, threshold)
+    scale = torch.where(plan.unit == last, threshold / size, 1.0)
+    return plan._replace(share=plan.share * scale)
 
 
 def cut(
@@ -168,44 +175,42 @@ def cut(
     """
     rows, frames = mass.edge.size(0), mass.edge.size(1) - 1
     device, length = mass.edge.device, lengths[:, None]
+    size = frames + num_units - 1
     opened = torch.minimum(mass.fires, last).long()  # (B, S + 1) the open unit
+
+    # Piece opened[t] + t begins with frame t, the others with a unit, so that marking
+    # the former sorts both kinds of boundary. The last one ends with the last frame;
+    # what lies beyond a row's last piece is padding.
+    pieces = torch.arange(size + 1, device=device)
+    frame_start = opened + pieces[: frames + 1]
+    marks = torch.zeros(rows, size + 1, dtype=torch.int64, device=device)
+    frame = marks.scatter(1, frame_start, 1).cumsum(1) - 1
+    unit = pieces - frame
+    # In float64: whole numbers times a threshold would be fp32.
+    bounds = (unit.double() * threshold).scatter(1, frame_start, edge)
+    frame, unit = frame[:, :-1], unit[:, :-1]
+    real = frame < length
+
     # closed[j]: frames before the one that completes unit j (S if none does).
     closed = torch.zeros(rows, num_units, dtype=torch.int64, device=device)
     closed = closed.scatter_add(1, opened[:, 1:], torch.ones_like(opened[:, 1:]))
     closed = closed.cumsum(1)
-
-    # A piece begins where a frame does, or unit j + 1: piece (closed[j], j + 1). So
-    # scattering both kinds of boundary to their pieces sorts them; the last one ends
-    # with the last frame. What lies beyond a row's last piece is padding.
-    columns = torch.arange(num_units, device=device)
-    frame_start = opened + torch.arange(frames + 1, device=device)
-    unit_start = F.pad(closed[:, :-1], (1, 0)) + columns
-    size = frames + num_units - 1
-    # In float64: whole numbers times a threshold would be fp32.
-    begins = (columns[1:].double() * threshold).expand(rows, -1)
-    bounds = torch.zeros(rows, size + 1, dtype=torch.float64, device=device)
-    bounds = bounds.scatter(1, unit_start[:, 1:], begins)
-    bounds = bounds.scatter(1, frame_start, edge)
-
-    marks = torch.zeros(rows, size + 1, dtype=torch.int64, device=device)
-    unit = marks.scatter(1, unit_start[:, 1:], 1)[:, :size].cumsum(1)
-    frame = torch.arange(size, device=device) - unit
-    real = frame < length
+    unit_start = F.pad(closed[:, :-1], (1, 0)) + pieces[:num_units]
 
     # Unit j < last ends inside frame closed[j]; the last one ends with the utterance.
+    columns = pieces[:num_units].double()
     before = closed.clamp(max=frames - 1)
     start = mass.edge.detach().gather(1, before)
     step = mass.edge.detach().gather(1, before + 1) - start
-    inside = ((columns + 1).double() * threshold - start) / step
+    inside = ((columns + 1) * threshold - start) / step
     ends = torch.where(columns < last, before + inside, length.double())
-    durations = torch.diff(ends, dim=1, prepend=torch.zeros_like(ends[:, :1]))
 
     return Plan(
-        share=torch.where(real, bounds.diff(dim=1), 0.0),
+        share=torch.where(real, bounds[:, 1:] - bounds[:, :-1], 0.0),
         frame=torch.minimum(frame, (length - 1).clamp(min=0)),
         unit=unit,
         real=real,
         frame_start=frame_start[:, :-1],
         unit_start=unit_start,
-        durations=durations,
+        durations=ends - F.pad(ends[:, :-1], (1, 0)),
     )

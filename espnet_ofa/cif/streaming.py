@@ -8,7 +8,7 @@ from torch import Tensor
 
 from espnet_ofa.cif.checks import check_options, check_shapes, check_values
 from espnet_ofa.cif.eager import mix
-from espnet_ofa.cif.plan import Mass, accumulate, cut
+from espnet_ofa.cif.plan import accumulate, cut
 from espnet_ofa.cif.types import NO_MASS, CIFOutput
 
 
@@ -71,12 +71,11 @@ class StreamingCIF:
         lengths = torch.full((rows,), size, device=frames.device)
         mass = accumulate(weights, lengths, self.threshold, carry=state.mass)
         before = mass.fires[:, :1]
-        here = Mass(
-            mass.plain, mass.edge - before * self.threshold, mass.fires - before
-        )
+        edge, fires = mass.edge - before * self.threshold, mass.fires - before
+        here = mass._replace(edge=edge, fires=fires)
         fired = here.fires[:, -1:]
-        most, lightest = torch.stack([fired.amax(), weights.amin()]).tolist()
-        if not (lightest >= 0 and math.isfinite(most)):
+        most, bad = torch.stack([fired.amax(), mass.bad.any().double()]).tolist()
+        if bad or math.isinf(most):
             check_values(weights, lengths)
         columns = int(most) + 1  # the last unit of each row stays open
         plan = cut(here, here.edge, fired, lengths, columns, self.threshold)

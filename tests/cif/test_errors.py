@@ -128,6 +128,20 @@ def test_an_empty_row_of_nan_gives_zeros(backend):
     assert weights.grad is not None and weights.grad.isfinite().all()
 
 
+@pytest.mark.parametrize("num_units", [1, 4])
+def test_so_does_a_batch_of_empty_rows(backend, num_units):
+    frames = torch.full((2, 5, 3), torch.nan).requires_grad_()
+    weights = WEIGHTS.clone().requires_grad_()
+    lengths = torch.zeros(2, dtype=torch.long)
+    out = integrate_and_fire(
+        frames, weights, lengths, num_units=num_units, backend=backend
+    )
+    assert (out.units == 0).all() and (out.durations == 0).all()
+    out.units.sum().backward()
+    assert weights.grad is not None and (weights.grad == 0).all()
+    assert frames.grad is not None and (frames.grad == 0).all()
+
+
 def test_expand_names_its_own_arguments():
     with pytest.raises(ValueError, match=r"durations must be \(2, 5\).*got \(2, 4\)"):
         expand(FRAMES, torch.ones(2, 4), 3)

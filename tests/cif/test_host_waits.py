@@ -5,6 +5,7 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from espnet_ofa.cif import expand, integrate_and_count, integrate_and_fire
+from espnet_ofa.cif.api import count_units, read_counts
 
 
 def test_one_wait_without_num_units(make_case, waits):
@@ -25,6 +26,21 @@ def test_the_wait_brings_the_sum_along(make_case, waits):
     _, slow = integrate_and_count(*case, backend="reference")
     assert slow == total
     assert integrate_and_count(*case, num_units=9)[1] is None
+
+
+@pytest.mark.parametrize("kind", ["plain", "ties", "light"])
+def test_units_can_be_counted_first_and_read_later(make_case, backend, waits, kind):
+    frames, weights, lengths = make_case(0, kind)
+    waits.clear()
+    counts = count_units(weights, lengths, threshold=0.7, backend=backend)
+    assert waits == []
+    most, total = read_counts(counts, weights, lengths)
+    assert waits == ["tolist"]
+    out = integrate_and_fire(frames, weights, lengths, threshold=0.7)
+    assert (most, total) == (out.units.size(1), int(out.lengths.sum()))
+    counts = count_units(weights, lengths - lengths, backend=backend)
+    with pytest.raises(ValueError, match="row 0 is empty"):
+        read_counts(counts, weights, lengths - lengths)
 
 
 def test_no_wait_with_num_units(make_case, waits):

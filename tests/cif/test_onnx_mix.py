@@ -5,20 +5,20 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from espnet_ofa.cif import eager, integrate_and_fire, traced
+from espnet_ofa.cif import eager, integrate_and_fire, onnx
 
 KINDS = ["plain", "heavy", "light", "ties", "zeros"]
 
 
 @pytest.fixture
-def as_traced(monkeypatch):
+def as_exported(monkeypatch):
     """Mix as while an export is running."""
-    monkeypatch.setattr(eager, "mix", traced.mix)
+    monkeypatch.setattr(eager, "mix", onnx.mix)
 
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("num_units", [None, 3, 40])
-def test_equals_the_reference(as_traced, make_case, kind, num_units):
+def test_equals_the_reference(as_exported, make_case, kind, num_units):
     for seed in range(20):
         case = make_case(seed, kind, 1 + seed, 3)
         for row, n in enumerate(case.lengths.tolist()):
@@ -34,7 +34,7 @@ def test_keeps_precision_on_long_audio(make_case, seed, threshold):
     frames, weights, lengths = make_case(seed, "plain", 3000, 1)
     frames = frames + 100.0  # the sum over all is 3000 times a unit's
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(eager, "mix", traced.mix)
+        patch.setattr(eager, "mix", onnx.mix)
         got = integrate_and_fire(frames, weights, lengths, threshold=threshold)
     want = integrate_and_fire(
         frames.double(), weights, lengths, threshold=threshold, backend="eager"
@@ -42,7 +42,7 @@ def test_keeps_precision_on_long_audio(make_case, seed, threshold):
     torch.testing.assert_close(got.units.double(), want.units, atol=0.0, rtol=1e-5)
 
 
-def test_an_empty_row_is_zero(as_traced):
+def test_an_empty_row_is_zero(as_exported):
     frames = torch.full((2, 4, 3), float("nan"))
     frames[0] = 1.0
     lengths = torch.tensor([4, 0])
