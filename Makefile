@@ -17,7 +17,8 @@ gone := $(if $(shell test -x $(python) && echo there),,gone)
 # What `source $(VENV)/bin/activate` would set, for the scripts.
 activate := VIRTUAL_ENV="$(abspath $(VENV))" PATH="$(abspath $(VENV))/bin:$${PATH}"
 
-.PHONY: help run test lint install install-test clean gone
+next := $(VENV)/next
+.PHONY: help run test test-zoo-next lint install install-test clean gone
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -28,6 +29,9 @@ run: install  ## install, then the main recipe: egs2/synth, stages 1 to 13
 test: install-test lint  ## install what is missing, then lint, types, shellcheck, tests
 	OMP_NUM_THREADS=1 $(activate) $(python) -m pytest -n $(WORKERS) --dist loadfile $(PYTEST_ARGS)
 
+test-zoo-next: $(next)/python  ## tests/zoo, packages loaded by the newest ESPnet and espnet_model_zoo
+	OMP_NUM_THREADS=1 ZOO_PYTHON="$(abspath $<)" $(activate) $(python) -m pytest tests/zoo $(PYTEST_ARGS)
+
 lint: install-test  ## ruff, pyright, shellcheck
 	$(python) -m ruff check
 	$(python) -m ruff format --check
@@ -37,6 +41,15 @@ lint: install-test  ## ruff, pyright, shellcheck
 install: $(VENV)/.installed-run  ## build the environment for the recipes
 
 install-test: $(VENV)/.installed-test  ## the same, with what tests and linters need
+
+# Beside the environment, not in it: an interpreter that finds newer packages first.
+$(next)/python: requirements/lock-next.txt | install-test
+	rm -rf $(next)
+	$(python) -m pip --disable-pip-version-check install -qq --no-deps \
+		--ignore-requires-python --target $(next)/packages --requirement $<
+	printf '#!/bin/sh\nPYTHONPATH="%s" exec "%s" "$$@"\n' \
+		"$(abspath $(next)/packages)" "$(abspath $(python))" >$@
+	chmod +x $@
 
 $(VENV)/.installed-run: requirements/lock.txt $(inputs) $(gone)
 	VENV=$(VENV) requirements/install.sh run

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Collection
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from espnet_ofa.files import write_text
 
@@ -45,27 +45,17 @@ def write_checksums(folder: str | Path) -> Path:
     return write_text(folder / CHECKSUMS_NAME, text + "\n")
 
 
-def verify(folder: str | Path, only: Collection[str] | None = None) -> bool:
-    """Compare a folder with its ``checksums.json``; files not listed are ignored.
-
-    Args:
-        folder: a published folder, or a download of one.
-        only: names to look at (a partial download); by default all that are listed.
-
-    Returns:
-        False if there is no ``checksums.json``, so that nothing could be compared.
+def read_checksums(folder: str | Path) -> dict[str, tuple[int, str]]:
+    """Bytes and SHA-256 of every file that ``checksums.json`` lists, by its name.
 
     Raises:
-        MissingFiles: files are missing; names each one.
-        ValueError: a file is truncated or altered; names each one.
+        FileNotFoundError: no ``checksums.json``.
+        ValueError: it holds something else, or names a file outside of the folder.
     """
-    folder = Path(folder)
-    path = folder / CHECKSUMS_NAME
-    if not path.is_file():
-        return False
+    path = Path(folder) / CHECKSUMS_NAME
     try:
         files = json.loads(path.read_text(encoding="utf-8"))["files"]
-        wanted = {
+        listed = {
             name: (int(entry["bytes"]), str(entry["sha256"]))
             for name, entry in files.items()
         }
@@ -74,16 +64,57 @@ def verify(folder: str | Path, only: Collection[str] | None = None) -> bool:
             f"{path}: expected {{'files': {{name: {{'sha256', 'bytes'}}}}}}, found "
             f"something else ({type(e).__name__}: {e}). Download the folder again"
         ) from e
+    outside = [
+        name
+        for name, path in zip(listed, map(PurePosixPath, listed), strict=True)
+        if path.is_absolute() or ".." in path.parts or not path.name
+    ]
+    if outside:
+        raise ValueError(
+            f"{path}: expected names of files in its folder, found "
+            f"{', '.join(map(repr, outside[:5]))}; do not use this package"
+        )
+    return listed
+
+
+def verify(folder: str | Path, only: Collection[str] | None = None) -> bool:
+    """Compare a folder with its ``checksums.json``.
+
+    Args:
+        folder: a published folder, or a download of one.
+        only: names to look at (a partial download). By default all that are listed;
+            other files are then nobody's business.
+
+    Returns:
+        False if there is no ``checksums.json``, so that nothing could be compared.
+
+    Raises:
+        MissingFiles: files are missing; names each one.
+        ValueError: a file is truncated, altered or, of ``only``, there and not listed;
+            names each one.
+    """
+    folder = Path(folder)
+    if not (folder / CHECKSUMS_NAME).is_file():
+        return False
+    listed = read_checksums(folder)
+    names = list(listed)
     problems, missing = [], []
-    for name, (size, digest) in wanted.items():
-        if only is None or name in only:
-            problem = _compare(folder / name, size, digest)
-            problems += [f"{name}: {problem}"] if problem else []
-            missing += [] if (folder / name).is_file() else [name]
+    if only is not None:
+        names = [name for name in names if name in only]
+        problems = [
+            f"{name}: expected {CHECKSUMS_NAME} to list it, found no entry"
+            for name in sorted({*only} - {*listed, *NOT_LISTED})
+            if (folder / name).exists()
+        ]
+    for name in names:
+        problem = _compare(folder / name, *listed[name])
+        problems += [f"{name}: {problem}"] if problem else []
+        missing += [] if (folder / name).is_file() else [name]
     if problems:
         message = (
             f"{folder} is not what was published: {'; '.join(problems)}. Remove the "
-            f"folder and get it again; if you changed it yourself, remove {path.name}"
+            "folder and get it again; if you changed it yourself, remove "
+            + CHECKSUMS_NAME
         )
         if len(missing) == len(problems):
             raise MissingFiles(message, missing)

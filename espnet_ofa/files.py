@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -31,3 +32,9 @@ def write_file(path: str | Path, write: Callable[[Path], object]) -> Path:
 def write_text(path: str | Path, text: str) -> Path:
     """Write UTF-8 text; see :func:`write_file`."""
     return write_file(path, lambda draft: draft.write_text(text, encoding="utf-8"))
+
+
+def no_room(error: BaseException) -> bool:
+    """Whether writing failed because a disk, or one's share of it, is full."""
+    full = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+    return isinstance(error, OSError) and error.errno in full

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -51,12 +52,12 @@ def inputs(tmp_path, monkeypatch) -> list[str]:
     noise = np.random.default_rng(0)
     names = []
     for seconds in (1.0, 1.5, 0.7):
-        names.append(f"u{len(names)}.wav")
+        names.append(f"take {len(names)}.wav")
         wave = 0.1 * noise.standard_normal(int(16000 * seconds))
         soundfile.write(tmp_path / names[-1], wave, 16000)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("OFA_UPSTREAM", "upstream")
-    monkeypatch.setenv("OFA_WAVS", " ".join(names))
+    monkeypatch.setenv("OFA_WAVS", os.pathsep.join(names))
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     return names
 
@@ -87,12 +88,12 @@ def test_lambda_curve(inputs, monkeypatch, capsys):
         assert periods[0] == 20 and list(periods) == sorted(periods)
         assert min(times) > 0
     printed = capsys.readouterr().out
-    assert printed.count("| u0.wav |") == len(scope["lams"])
+    assert printed.count("| take 0.wav |") == len(scope["lams"])
     rate, period, spent = scope["figure"].axes
     for axis in (rate, spent):
         assert [line.get_label() for line in axis.lines] == inputs
     drawn = period.lines[0].get_ydata()
-    assert list(drawn) == [point[1] for point in scope["curves"]["u0.wav"]]
+    assert list(drawn) == [point[1] for point in scope["curves"]["take 0.wav"]]
     assert period.lines[3].get_ydata()[-1] == pytest.approx(90)
     matplotlib.pyplot.close(scope["figure"])
 

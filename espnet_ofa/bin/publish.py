@@ -48,6 +48,11 @@ def get_parser() -> argparse.ArgumentParser:
         metavar="NAME:DIR",
         help="where the reference DIR/text is, if it moved since decoding",
     )
+    asr.add_argument(
+        "--allow_fetches",
+        action="store_true",
+        help="also a model of which loading fetches a part from elsewhere",
+    )
     ssl = command("pack_upstream", _pack_upstream, "pack a pre-trained upstream")
     ssl.add_argument("--upstream_dir", required=True, help="config.yaml and weights")
     ssl.add_argument(
@@ -114,6 +119,7 @@ def _pack_asr(args: argparse.Namespace) -> None:
         bpemodel=args.bpemodel,
         decode_dirs=args.decode_dir,
         references=find_references(args.test_set),
+        allow_fetches=args.allow_fetches,
     )
     _finish(folder, args.zip)
 
@@ -161,6 +167,8 @@ def main(cmd: Sequence[str] | None = None) -> None:
     """Command line; what is wrong is said in one line."""
     args = get_parser().parse_args(cmd)
     logging.basicConfig(level="INFO", format="%(asctime)s %(levelname)s: %(message)s")
+    for client in ("httpx", "httpx2"):  # a line for every request
+        logging.getLogger(client).setLevel("WARNING")
     try:
         args.run(args)
     except (ImportError, OSError, ValueError) as error:

@@ -41,18 +41,21 @@ from espnet_ofa.upstream.model import OFAUpstream
 
 HF_CONFIG_NAME = "config.json"
 _SHAPE = tuple(field.name for field in dataclasses.fields(UpstreamConfig))
-# Of transformers' loader, and without a meaning here: it is not used.
-_IGNORED = (
-    *(
-        "_commit_hash",
-        "_from_auto",
-        "_from_pipeline",
-        "adapter_kwargs",
-        "code_revision",
-    ),
-    *("force_download", "low_cpu_mem_usage", "proxies", "resume_download"),
-    *("trust_remote_code", "use_safetensors", "weights_only"),
-)
+# Options that transformers' own loader passes on or takes, which is not used here.
+_IGNORED = {
+    "_commit_hash",
+    "_from_auto",
+    "_from_pipeline",
+    "adapter_kwargs",
+    "code_revision",
+    "force_download",
+    "low_cpu_mem_usage",
+    "proxies",
+    "resume_download",
+    "trust_remote_code",
+    "use_safetensors",
+    "weights_only",
+}
 
 
 class OFAConfig(PretrainedConfig):

@@ -44,7 +44,13 @@ def load_upstream(upstream: OFAUpstream, state: dict[str, Tensor], source: str) 
 
 
 def load_strictly(module: nn.Module, state: dict[str, Tensor], source: str) -> None:
-    """Load ``state``, or raise an error that names every key that does not fit.
+    """Load ``state``, every key of which must fit; see :func:`check_fit`."""
+    check_fit(module, state, source)
+    module.load_state_dict(state)
+
+
+def check_fit(module: nn.Module, state: dict[str, Tensor], source: str) -> None:
+    """Raise an error that names every key of ``state`` that does not fit.
 
     Raises:
         ValueError: missing, unexpected or misshapen tensors.
@@ -72,7 +78,6 @@ def load_strictly(module: nn.Module, state: dict[str, Tensor], source: str) -> N
             + "; ".join(problems)
             + ". Was it saved with another config?"
         )
-    module.load_state_dict(state)
 
 
 def load_weights(upstream: OFAUpstream, directory: str | Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ from huggingface_hub import EvalResult, ModelCardData
 
 from espnet_ofa.report.tables import lambda_table, ssl_section
 from espnet_ofa.report.tradeoff import Row
+from espnet_ofa.zoo.fetches import find_fetches
 
 CARD_NAME = "README.md"
 ONNX_NAME = "model.onnx"
@@ -24,6 +26,7 @@ _LINKS = (
     "single number, sets how many frames go into one unit: 0 keeps them all, 1 keeps "
     "as few as alpha, the learned weights, asks for."
 )
+_ERRORS = {"wer": "Word error rate", "per": "Phone error rate"}
 _SEARCH = ("beam_size", "ctc_weight", "penalty", "maxlenratio")
 
 
@@ -37,12 +40,28 @@ class About:
         datasets: corpora, by their hub ids where they have one.
         language: ISO code; None leaves it out.
         command: that trained the model; by default the head of ``train.log``.
+
+    Raises:
+        ValueError: a licence or dataset that is written as the hub never does.
     """
 
     license: str = UNKNOWN_LICENSE
     datasets: tuple[str, ...] = ()
     language: str | None = "en"
     command: str | None = None
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"[a-z0-9.+-]+", self.license):
+            raise ValueError(
+                f"licence {self.license!r}: expected the hub's name for it, in lower "
+                "case and without blanks, such as cc-by-4.0; or other, or unknown"
+            )
+        for corpus in self.datasets:
+            if not re.fullmatch(r"([\w-]+/)?[\w.-]+", corpus):
+                raise ValueError(
+                    f"dataset {corpus!r}: expected an id as the hub has them, name or "
+                    "user/name without blanks, such as librispeech_asr"
+                )
 
 
 @dataclass(frozen=True)
@@ -84,9 +103,11 @@ def asr_card(
     results = ["Not decoded before it was packed."]
     if rows:
         results = [
-            "Word error rate and measured cost at each lambda. Frame period, units and "
-            "real-time factor (RTF) are measured on the test set; MACs are those of "
-            "the encoder, frontend included, per second of audio.",
+            f"{_ERRORS[rows[0].metric]} and measured cost at each lambda. Frame "
+            "period, units and real-time factor (RTF) are measured on the test set; "
+            "MACs are those of the encoder, frontend included, per second of audio. "
+            "Capped are hypotheses that were cut off at the length limit, infeasible "
+            "are utterances with fewer units than CTC needs for their reference.",
             lambda_table(rows),
             *_pictures(report),
             *_setups(rows),
@@ -145,7 +166,8 @@ def upstream_card(
         *_data_limit(about),
     ]
     sections = {
-        "Use": _python(
+        "Use": _install("espnet_ofa")
+        + _python(
             "import soundfile",
             "import torch",
             "from espnet_ofa import OFAUpstream",
@@ -170,16 +192,16 @@ def _metadata(
     name: str, task: str, rows: Sequence[Row], about: About, tags: Sequence[str] = ()
 ) -> str:
     """The YAML that the hub reads."""
-    corpus = about.datasets[0] if about.datasets else "unknown"
+    # Of several corpora nobody knows here which one a test set is of.
+    corpus = about.datasets[0] if len(about.datasets) == 1 else "unknown"
     results = [
         EvalResult(
             task_type=task,
             dataset_type=corpus,
             dataset_name=f"{corpus} {row.stats.test_set}",
             dataset_split=row.stats.test_set,
-            metric_type="wer",
-            metric_name="WER (%)"
-            + ("" if row.stats.lam is None else f" at lambda {row.stats.lam:.3g}"),
+            metric_type=row.metric,
+            metric_name=f"{row.metric.upper()} (%){_setting(row)}",
             metric_value=round(row.wer, 2),
         )
         for row in rows
@@ -197,7 +219,7 @@ def _metadata(
             *tags,
         ],
         datasets=list(about.datasets) or None,
-        metrics=["wer", "cer"] if rows else None,
+        metrics=[*rows[0].scores] if rows else None,
     )
     return data.to_yaml()
 
@@ -228,18 +250,23 @@ def _asr_snippet(
 ) -> str:
     """Decoding in the way that the results were got, as far as ESPnet can."""
     setup = rows[0].stats.setup if rows else {}
-    options: dict[str, object] = {"beam_size": 5, "maxlenratio": -200.0}
+    options: dict[str, object] = {"beam_size": 5}
     if config.get("decoder") is None:
         options = {"beam_size": 1, "ctc_weight": 1.0}
     if setup.get("search") == "beam":
         options = {name: setup[name] for name in _SEARCH if name in setup}
+        # With CTC, ESPnet's own search fails where a constant bound exceeds the units;
+        # its default, as many tokens as units, is what CTC allows anyway.
+        if options.get("ctc_weight") != 0:
+            options.pop("maxlenratio", None)
     given = "".join(f", {name}={value}" for name, value in options.items())
     lam = 0.5
     fixed = [row for row in rows if row.stats.lam is not None]
     if fixed:
         lam = min(fixed, key=lambda row: row.wer).stats.lam
     own = "  # without it: the learned one" if learned else "  # 0: exact; 1: shortest"
-    return _python(
+    # With espnet_model_zoo, which ESPnet's own loading needs.
+    return _install("espnet_ofa[espnet]") + _python(
         "import soundfile",
         "from espnet2.bin.asr_inference import Speech2Text",
         "from espnet_ofa import set_lam",
@@ -250,6 +277,17 @@ def _asr_snippet(
         "text, *_ = speech2text(speech)[0]",
         "print(text)",
     )
+
+
+def _setting(row: Row) -> str:
+    """At which lambda and squeeze a row was measured."""
+    found = {"lambda": row.stats.lam, "squeeze": row.stats.squeeze}
+    told = [
+        f"{name} {value:.3g}" if isinstance(value, float) else f"{name} {value}"
+        for name, value in found.items()
+        if value is not None
+    ]
+    return f" at {', '.join(told)}" if told else ""
 
 
 def _pictures(report: Path | None) -> list[str]:
@@ -287,7 +325,12 @@ def _asr_limits(
 ) -> list[str]:
     rate = (config.get("frontend_conf") or {}).get("fs", 16000)
     rate = str(rate).replace("k", "000")
-    limits = [f"Reads mono audio at {rate} Hz.", *_data_limit(about)]
+    limits = [
+        f"Not self-contained: loading it makes `{part}` of the config below fetch a "
+        "model from elsewhere, in its own way."
+        for part in find_fetches(config)
+    ]
+    limits += [f"Reads mono audio at {rate} Hz.", *_data_limit(about)]
     periods = [row.stats.period_ms for row in rows]
     if periods:
         limits.append(
@@ -297,9 +340,7 @@ def _asr_limits(
         limits.append("RTF holds for the device named above.")
     for row in rows:
         stats = row.stats
-        where = f"Of {stats.utterances} utterances of {stats.test_set}"
-        if stats.lam is not None:
-            where += f" at lambda {stats.lam:.3g}"
+        where = f"Of {stats.utterances} utterances of {stats.test_set}{_setting(row)}"
         if stats.infeasible:
             limits.append(f"{where}, {stats.infeasible} have too few units for CTC.")
         if stats.too_short:
@@ -318,6 +359,10 @@ def _data_limit(about: About) -> list[str]:
 
 def _bullets(lines: Sequence[str]) -> str:
     return "\n".join(f"- {line}" for line in lines)
+
+
+def _install(what: str) -> str:
+    return f'```sh\npip install "{what}"\n```\n\n'
 
 
 def _python(*lines: str) -> str:

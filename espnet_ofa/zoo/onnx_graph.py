@@ -110,6 +110,11 @@ def check_exportable(upstream: OFAUpstream, num_layers: int | None) -> None:
         raise ValueError(
             "an upstream with merge, query_pool or key_pool cannot be exported to ONNX"
         )
+    if upstream.chunk is not None:
+        raise ValueError(
+            "an upstream with chunk cannot be exported to ONNX, whose graphs keep no "
+            "state of a stream; run it with espnet_ofa.upstream.streaming"
+        )
     if num_layers is not None and not 0 <= num_layers <= config.layers:
         raise ValueError(
             f"num_layers must be between 0 and {config.layers}; got {num_layers}"

@@ -24,8 +24,13 @@ import yaml
 from safetensors import SafetensorError
 from torch import Tensor
 
-from espnet_ofa.checksums import CHECKSUMS_NAME, NOT_LISTED, write_checksums
-from espnet_ofa.files import write_file, write_text
+from espnet_ofa.checksums import (
+    CHECKSUMS_NAME,
+    NOT_LISTED,
+    read_checksums,
+    write_checksums,
+)
+from espnet_ofa.files import no_room, write_file, write_text
 from espnet_ofa.report.folder import write_report
 from espnet_ofa.report.tables import ssl_section
 from espnet_ofa.upstream import OFAUpstream
@@ -38,6 +43,7 @@ from espnet_ofa.zoo.card import (
     asr_card,
     upstream_card,
 )
+from espnet_ofa.zoo.fetches import find_fetches
 from espnet_ofa.zoo.leaks import refuse_places, refuse_secrets
 from espnet_ofa.zoo.portable import (
     copy_file,
@@ -47,11 +53,11 @@ from espnet_ofa.zoo.portable import (
     portable,
     strings,
 )
-from espnet_ofa.zoo.pull import META_NAME
+from espnet_ofa.zoo.pull import META_NAME, read_yaml
 from espnet_ofa.zoo.results import own_rows
 from espnet_ofa.zoo.weights import (
     load_packed,
-    read_weights,
+    read_trained,
     save_safely,
     settle_lams,
 )
@@ -72,6 +78,7 @@ def pack_asr(
     bpemodel: str | Path | None = None,
     decode_dirs: Sequence[str | Path] | None = None,
     references: Mapping[str, str] | None = None,
+    allow_fetches: bool = False,
 ) -> Path:
     """Pack a recogniser that ESPnet trained, and check that it loads.
 
@@ -84,18 +91,28 @@ def pack_asr(
         decode_dirs: results for the card; by default all below ``exp_dir``. Those of
             other checkpoints are left out.
         references: test set -> Kaldi text file, where it is not where it was.
+        allow_fetches: also a model of which loading fetches a part from elsewhere; the
+            card then says so.
 
     Raises:
         FileNotFoundError: the config, the checkpoint or a file they need is missing.
         FileExistsError: ``out_dir`` holds something else.
         OSError: no room, or no right to write there.
-        ValueError: the checkpoint is no model's, or lacks or adds keys; or a secret or
-            a place of this machine would be in the package.
+        ValueError: the checkpoint is no model's, or lacks or adds keys; loading would
+            fetch a part; a secret or a place of this machine would be in the package.
     """
     exp_dir = Path(exp_dir)
     source = exp_dir / model_file
     trained = _read_config(exp_dir / CONFIG_NAME)
-    state = read_weights(source)
+    fetches = find_fetches(trained)
+    if fetches and not allow_fetches:
+        raise ValueError(
+            f"{exp_dir / CONFIG_NAME}: expected a model that loads from its package "
+            f"alone, found {', '.join(fetches)}, which fetches a model from elsewhere "
+            "whenever it is built. Say --allow_fetches to pack it all the same (the "
+            "card will tell), or train with `frontend: ofa`, which needs nothing else"
+        )
+    state = read_trained(source)
     if bpemodel is not None:
         trained["bpemodel"] = str(bpemodel)
     about = _with_command(about, exp_dir)
@@ -211,7 +228,8 @@ def archive(folder: str | Path, path: str | Path) -> Path:
                 with member.open("rb") as data, file.open(info, "w") as target:
                     shutil.copyfileobj(data, target)
 
-    return write_file(path, write)
+    with _room_for(path):
+        return write_file(path, write)
 
 
 def _seal(folder: Path, card: str, source: Path) -> None:
@@ -235,7 +253,8 @@ def _drafted(out_dir: str | Path) -> Iterator[Path]:
     draft = out.with_name(f".{out.name}.{os.getpid()}")
     draft.mkdir(parents=True)
     try:
-        yield draft
+        with _room_for(out_dir):
+            yield draft
         _refuse_others(out)  # packing takes a while
         old = out.with_name(f"{draft.name}.old")
         if out.exists():
@@ -251,6 +270,20 @@ def _drafted(out_dir: str | Path) -> Iterator[Path]:
         shutil.rmtree(draft, ignore_errors=True)
 
 
+@contextmanager
+def _room_for(path: str | Path) -> Iterator[None]:
+    """Say what to do where the disk is full."""
+    try:
+        yield
+    except OSError as e:
+        if not no_room(e):
+            raise
+        raise OSError(
+            f"{path}: no room for it ({e}). Free some, or choose another disk; what "
+            "was there before is as it was"
+        ) from e
+
+
 def _refuse_others(out: Path) -> None:
     """Nothing but an earlier package may be there to be replaced."""
     if not out.exists():
@@ -259,17 +292,14 @@ def _refuse_others(out: Path) -> None:
     advice = "remove it, or choose another folder"
     if not out.is_dir():
         raise FileExistsError(f"{expected} a file; {advice}")
-    listed = set()
-    path = out / CHECKSUMS_NAME
-    if path.is_file():
+    listed: set[str] = set()
+    if (out / CHECKSUMS_NAME).is_file():
         try:
-            listed = {*json.loads(path.read_text(encoding="utf-8"))["files"]}
-        except (ValueError, KeyError, TypeError) as e:
+            listed = {*read_checksums(out), *NOT_LISTED}
+        except ValueError as e:
             raise FileExistsError(
-                f"{expected} a {CHECKSUMS_NAME} that is none "
-                f"({type(e).__name__}: {e}); {advice}"
+                f"{expected} a {CHECKSUMS_NAME} that is none ({e}); {advice}"
             ) from e
-        listed |= {*NOT_LISTED}
     files = (p for p in out.rglob("*") if p.is_symlink() or not p.is_dir())
     other = sorted({p.relative_to(out).as_posix() for p in files} - listed)
     if other:
@@ -307,14 +337,8 @@ def _read_config(path: Path) -> dict[str, Any]:
             f"{path}: expected the config that training left, found no such file; "
             "recipe stages 10 to 12 train"
         )
-    try:
-        config = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as e:
-        raise ValueError(
-            f"{path}: expected a config in YAML, found none "
-            f"({' '.join(str(e).split())})"
-        ) from e
-    if not isinstance(config, dict) or not isinstance(config.get("token_list"), list):
+    config = read_yaml(path)
+    if not isinstance(config.get("token_list"), list):
         raise ValueError(
             f"{path}: expected an ESPnet recogniser's config with a token_list in it"
         )

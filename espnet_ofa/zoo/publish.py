@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
-from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, errors
+import yaml
+from huggingface_hub import (
+    CommitOperationAdd,
+    CommitOperationDelete,
+    HfApi,
+    ModelCard,
+    errors,
+)
 
-from espnet_ofa.checksums import CHECKSUMS_NAME, NOT_LISTED, verify
+from espnet_ofa.checksums import CHECKSUMS_NAME, NOT_LISTED, read_checksums, verify
 from espnet_ofa.hub import HUB_ID
+from espnet_ofa.hub.errors import explained
 from espnet_ofa.zoo.card import CARD_NAME, REPO
 from espnet_ofa.zoo.leaks import refuse_secrets
 
@@ -59,10 +64,11 @@ def publish(
     names = packed_files(folder)
     card = (folder / CARD_NAME).read_text(encoding="utf-8")
     card = card.replace(REPO, f"{repo_id}@{revision}" if revision else repo_id)
+    _check_card(folder / CARD_NAME, card)
     if dry_run:
         _print_plan(folder, names, address, card, revision, private)
         return address
-    with _explained(repo_id, address):
+    with explained(repo_id, address=address):
         there = _open_repo(api, repo_id, revision, private, exist_ok)
         content: dict[str, Path | bytes] = {name: folder / name for name in names}
         content[CARD_NAME] = card.encode()
@@ -93,11 +99,29 @@ def packed_files(folder: str | Path) -> list[str]:
                 f"{folder}: expected a packed folder, found no {name}; pack first "
                 "(recipe stage 14)"
             )
+    names = sorted({*read_checksums(folder), *NOT_LISTED})
+    parts = {p for name in names for p in (Path(name), *Path(name).parents) if p.name}
+    links = sorted(p.as_posix() for p in parts if (folder / p).is_symlink())
+    if links:
+        raise ValueError(
+            f"{folder}: expected files, found links: {', '.join(links[:5])}. What they "
+            "point to would be published: pack again, or put copies in their place"
+        )
     verify(folder)
-    listed = json.loads((folder / CHECKSUMS_NAME).read_text(encoding="utf-8"))
-    names = sorted({*listed["files"], *NOT_LISTED})
     refuse_secrets(folder, names)
     return names
+
+
+def _check_card(path: Path, text: str) -> None:
+    """See that the client can read it; the hub's own checks come with the commit."""
+    try:
+        ModelCard(text)
+    except (ValueError, TypeError, KeyError, AttributeError, yaml.YAMLError) as e:
+        raise ValueError(
+            f"{path}: expected metadata for the hub between two lines of ---, found "
+            f"what it cannot read ({' '.join(str(e).split())[:300]}); mend it, or pack "
+            "again"
+        ) from e
 
 
 def _print_plan(
@@ -172,41 +196,9 @@ def _earlier_files(api: HfApi, repo_id: str, revision: str | None) -> set[str]:
         path = api.hf_hub_download(repo_id, CHECKSUMS_NAME, revision=revision)
     except errors.EntryNotFoundError:
         return set()
-    listed = json.loads(Path(path).read_text(encoding="utf-8"))["files"]
     there = set(api.list_repo_files(repo_id, revision=revision))
-    return set(listed) & there
+    return {*read_checksums(Path(path).parent)} & there
 
 
 def _source(content: Path | bytes) -> str | bytes:
     return str(content) if isinstance(content, Path) else content
-
-
-@contextmanager
-def _explained(repo_id: str, address: str) -> Iterator[None]:
-    """Errors of the client as built-in ones that say what to do."""
-    try:
-        yield
-    except (FileExistsError, ValueError):
-        raise
-    except Exception as e:  # the client's errors share no base class
-        found = f"found {type(e).__name__}: {' '.join(str(e).split())[:300]}"
-        status = getattr(getattr(e, "response", None), "status_code", None)
-        if isinstance(e, errors.LocalTokenNotFoundError) or status == 401:
-            raise PermissionError(
-                f"{repo_id}: expected {address} to accept your token, {found}. Run `hf "
-                "auth login`, or set HF_TOKEN to one that may write"
-            ) from e
-        if status == 403:
-            raise PermissionError(
-                f"{repo_id}: expected a repository that you may write to, {found}. Use "
-                "your own name or organisation, and a token with the right to write"
-            ) from e
-        if status == 409:
-            raise FileExistsError(
-                f"{repo_id}: somebody has it, or changed it just now; {found}. Look at "
-                f"{address}, run again or choose another name"
-            ) from e
-        raise ConnectionError(
-            f"{repo_id}: expected to upload it to {address}, {found}. Check the "
-            "network and HF_ENDPOINT and run again: what has arrived is not sent twice"
-        ) from e

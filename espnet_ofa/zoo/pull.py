@@ -14,20 +14,19 @@ from __future__ import annotations
 import inspect
 import os
 import tempfile
-import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
 import yaml
 from torch import Tensor
 
 from espnet_ofa.hub import pull
 from espnet_ofa.plugin import register
 from espnet_ofa.upstream import set_lam
-from espnet_ofa.upstream.checkpoint import load_strictly
+from espnet_ofa.upstream.checkpoint import check_fit
+from espnet_ofa.upstream.importers.source import read_weights
 
 if TYPE_CHECKING:
     from espnet2.bin.asr_inference import Speech2Text
@@ -80,7 +79,7 @@ def load_asr(
         # These keep other keys than the checkpoint has.
         if path in states and not (options.get("quantize_asr_model") or adapted):
             # ESPnet itself loads whatever fits and says nothing of the rest.
-            load_strictly(speech2text.asr_model, states[path], path)
+            check_fit(speech2text.asr_model, states[path], path)
     if lam is not None:
         set_lam(speech2text.asr_model, lam)
     return speech2text
@@ -113,41 +112,11 @@ def read_yaml(path: Path) -> dict[str, Any]:
     except (yaml.YAMLError, UnicodeDecodeError) as e:
         raise ValueError(
             f"{path}: expected YAML, found something else or a part of it "
-            f"({' '.join(str(e).split())}); get it again"
+            f"({' '.join(str(e).split())}); mend it, or get it again"
         ) from e
     if not isinstance(content, dict):
         raise ValueError(f"{path}: expected a mapping, found {str(content)[:200]!r}")
     return content
-
-
-def read_checkpoint(path: Path) -> dict[str, Tensor]:
-    """Weights in a file of ``torch.save``; no code in it is run.
-
-    Raises:
-        ValueError: damaged, or more than named tensors.
-    """
-    try:
-        # Mapped, since ESPnet is going to read it once more; older formats cannot be.
-        state = torch.load(
-            str(path),
-            map_location="cpu",
-            weights_only=True,
-            mmap=zipfile.is_zipfile(path),
-        )
-    except Exception as e:  # pickle, zip and runtime errors alike
-        raise ValueError(
-            f"{path}: expected weights alone, found a damaged file or one that runs "
-            f"code when it is loaded ({str(e).strip().splitlines()[:1]}); it was not "
-            "loaded. Get it again, or ask its author for a checkpoint of tensors alone"
-        ) from e
-    if not isinstance(state, dict) or not all(
-        isinstance(k, str) and isinstance(v, Tensor) for k, v in state.items()
-    ):
-        raise ValueError(
-            f"{path}: expected weights alone, found {type(state).__name__} of other "
-            "things; ask its author for a checkpoint of tensors alone"
-        )
-    return state
 
 
 @contextmanager
@@ -206,7 +175,12 @@ def _packed(
                 "again, all of it"
             )
     checkpoints = [path for k, path in files.items() if k not in _NO_CHECKPOINT]
-    states = {str(path): read_checkpoint(path) for path in checkpoints}
+    try:
+        states = {str(path): read_weights(path) for path in checkpoints}
+    except ValueError as e:
+        raise ValueError(
+            f"{e}. Get it again, or ask its author for a checkpoint of tensors alone"
+        ) from e
     with tempfile.TemporaryDirectory(prefix="espnet_ofa_") as scratch:
         options = {name: str(path) for name, path in files.items()}
         for name, path in configs.items():

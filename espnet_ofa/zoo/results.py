@@ -21,9 +21,12 @@ def own_rows(
 ) -> list[Row]:
     """Results of one checkpoint, without the paths of where it was decoded.
 
+    A result is its own if it was decoded with a file of that name in a folder of the
+    training's name: relative paths and moved recipes leave no more to compare.
+
     Args:
         exp_dir: folder of the training.
-        checkpoint: name of the file.
+        checkpoint: name of the file in it.
         decode_dirs: where to look; by default everywhere below ``exp_dir``.
         references: test set -> Kaldi text file, where it is not where it was.
 
@@ -36,12 +39,17 @@ def own_rows(
             decode_dirs = find_decode_dirs(exp_dir)
         except FileNotFoundError:
             return []
+    # A link to the folder may have been decoded with, too.
+    own = [(path.name, checkpoint) for path in (exp_dir.absolute(), exp_dir.resolve())]
     rows = []
     for folder in map(Path, decode_dirs):
         for row in collect_rows(folder.name, folder, references):
-            model = Path(str(row.stats.setup.get("model", checkpoint))).name
-            if model != checkpoint:
-                logger.warning(f"{folder}: results of {model}, not of {checkpoint}")
+            model = Path(str(row.stats.setup.get("model", "an unnamed model")))
+            if (model.parent.name, model.name) not in own:
+                logger.warning(
+                    f"{folder}: results of {model}, not of {exp_dir / checkpoint}; "
+                    "left out of the card"
+                )
                 continue
             setup = {
                 k: hide_folders(v) if isinstance(v, str) else v

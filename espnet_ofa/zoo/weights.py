@@ -10,13 +10,14 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from espnet_ofa.plugin import register
-from espnet_ofa.upstream.checkpoint import load_strictly
+from espnet_ofa.upstream.checkpoint import check_fit
+from espnet_ofa.upstream.importers.source import read_weights
 from espnet_ofa.zoo.card import LearnedLam
 from espnet_ofa.zoo.pull import speech2text_options
 
 
-def read_weights(path: Path) -> dict[str, Tensor]:
-    """A model's weights and nothing else.
+def read_trained(path: Path) -> dict[str, Tensor]:
+    """A trained model's weights and nothing else.
 
     Raises:
         FileNotFoundError: no such file.
@@ -25,20 +26,12 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     if not path.is_file():
         there = sorted(p.name for p in path.parent.glob("*.pth"))
         raise FileNotFoundError(f"{path}: no such checkpoint; there are {there}")
-    advice = "give one such as valid.loss.ave.pth; checkpoint.pth is for resuming"
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as e:  # pickle, zip and runtime errors alike
+        return read_weights(path)
+    except ValueError as e:
         raise ValueError(
-            f"{path}: not a whole checkpoint of weights alone "
-            f"({str(e).splitlines()[0]}); {advice}"
+            f"{e}. Give one such as valid.loss.ave.pth; checkpoint.pth is for resuming"
         ) from e
-    other = [k for k, v in state.items() if not isinstance(v, Tensor)]
-    if other:
-        raise ValueError(
-            f"{path}: expected weights alone, found {', '.join(other[:5])}; {advice}"
-        )
-    return state
 
 
 def load_packed(folder: Path, state: dict[str, Tensor]) -> nn.Module:
@@ -55,7 +48,7 @@ def load_packed(folder: Path, state: dict[str, Tensor]) -> nn.Module:
             options["asr_train_config"], options["asr_model_file"]
         )
     if not getattr(args, "use_adapter", False):
-        load_strictly(model, state, "the checkpoint")
+        check_fit(model, state, "the checkpoint")
     return model
 
 

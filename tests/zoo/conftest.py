@@ -17,7 +17,7 @@ from espnet_ofa.upstream import OFAUpstream, UpstreamConfig
 
 sys.path.insert(0, str(Path(__file__).parent))  # as pytest's older import mode did
 
-from hub_server import HubServer  # noqa: E402
+from hub_server import HubServer, close_session  # noqa: E402
 from tiny import UPSTREAM  # noqa: E402
 
 FILE = "/{repo_id}/resolve/{revision}/{filename}"
@@ -26,17 +26,20 @@ FILE = "/{repo_id}/resolve/{revision}/{filename}"
 @contextmanager
 def running_hub(home: Path) -> Iterator[HubServer]:
     """An empty hub; huggingface_hub in this process talks to it, its caches empty."""
-    from huggingface_hub import constants
-    from huggingface_hub.utils import close_session
+    from huggingface_hub import constants, file_download
+
+    template = "HUGGINGFACE_CO_URL_TEMPLATE"
 
     with HubServer() as server, pytest.MonkeyPatch.context() as patch:
         for name, value in server.environment(home).items():
             if name.startswith("HF_"):
                 patch.setenv(name, value)
-        # The client read its environment when it was imported.
+        # The client read its environment when it was imported. Older ones keep the
+        # template in two places, and know no Xet.
         patch.setattr(constants, "ENDPOINT", server.url)
-        patch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", server.url + FILE)
-        patch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+        for module in (constants, file_download):
+            patch.setattr(module, template, server.url + FILE, raising=False)
+        patch.setattr(constants, "HF_HUB_DISABLE_XET", True, raising=False)
         patch.setattr(constants, "HF_HOME", str(home / "hf"))
         patch.setattr(constants, "HF_HUB_CACHE", str(home / "hf" / "hub"))
         yield server

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import parse_qs, unquote, urlsplit
 
 import yaml
+from hub_card import card_errors
 
 if TYPE_CHECKING:
     from hub_server import HubServer
@@ -104,8 +105,10 @@ class Handler(BaseHTTPRequestHandler):
             headers = {"X-Error-Message": e.message}
             if e.code is not None:
                 headers["X-Error-Code"] = e.code
-            text = {"error": e.message, "errors": [{"message": e.message}]}
-            self.reply(e.status, json.dumps(text).encode(), headers)
+            found = {"error": e.message, "errors": [{"message": e.message}]}
+            plain = self.headers.get("Accept") == "text/plain"
+            text = e.message if plain else json.dumps(found)
+            self.reply(e.status, text.encode(), headers)
 
     do_GET = do_HEAD = do_POST = do_PUT = handle_any
 
@@ -173,20 +176,15 @@ class Handler(BaseHTTPRequestHandler):
         return {"type": "user", "name": self.user(), "orgs": []}
 
     def validate_card(self) -> dict:
-        """The hub's own checks on the types of a card's metadata, the main ones."""
+        """The hub's own checks on a card's metadata."""
         match = FRONT_MATTER.match(self.json()["content"])
         try:
             card = yaml.safe_load(match[1]) if match else {}
         except yaml.YAMLError as e:
             raise HubError(400, f"invalid YAML: {e}") from e
-        lists = ("tags", "datasets", "metrics", "language")
-        texts = ("license", "library_name", "pipeline_tag")
-        for name, value in card.items() if isinstance(card, dict) else [("card", card)]:
-            items = value if name in lists and isinstance(value, list) else [value]
-            if name in (*lists, *texts, "card") and not all(
-                isinstance(item, str) for item in items
-            ):
-                raise HubError(400, f'"{name}" must be a string')
+        errors = list(card_errors(card))
+        if errors:
+            raise HubError(400, "; ".join(errors))
         self.server.cards.append(card)
         empty = [{"message": "empty or missing yaml metadata in repo card"}]
         return {"errors": [], "warnings": [] if card else empty}

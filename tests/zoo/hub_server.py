@@ -24,6 +24,14 @@ from hub_routes import Handler, Repo
 TOKEN = "hf_loopback"
 
 
+def close_session() -> None:
+    """Drop this process's connections; the next call reads the client's settings."""
+    from huggingface_hub import utils
+
+    older = not hasattr(utils, "close_session")  # before 1.0
+    (utils.reset_sessions if older else utils.close_session)()
+
+
 class HubServer(ThreadingHTTPServer):
     """The server; a context manager that runs it in a thread."""
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import yaml
+from hub_card import card_errors
 from huggingface_hub import ModelCard
 
 from espnet_ofa.report.scoring import Score
@@ -52,6 +55,50 @@ def test_metadata_is_read_back_by_the_hub_s_own_parser():
     assert values == {"WER (%) at lambda 0": 20.0, "WER (%) at lambda 1": 30.0}
 
 
+def test_the_hub_s_checks_accept_every_card():
+    rows = [row(0.0, 2), row(0.5, 1), row(None, 1), row(0.0, 3, test_set="other")]
+    rows[2] = replace(rows[2], stats=replace(rows[2].stats, squeeze="2,1,2"))
+    several = About(datasets=("an4", "user/x"), license="cc-by-nc-4.0", language=None)
+    cards = [card(rows), card(rows, about=several), card()]
+    cards += [ModelCard(upstream_card("ssl", {}, None, 1, About(), onnx=True))]
+    for made in cards:
+        assert list(card_errors(made.data.to_dict())) == []
+    results = cards[0].data.eval_results
+    assert {r.dataset_split: r.dataset_type for r in results} == {
+        "test": "an4",
+        "other": "an4",
+    }
+    names = [r.metric_name for r in results]
+    assert names[2] == "WER (%) at squeeze 2,1,2" and results[1].metric_value == 10.0
+    # Of several corpora, which one a test set is of is not known.
+    assert {r.dataset_type for r in cards[1].data.eval_results} == {"unknown"}
+
+
+@pytest.mark.parametrize(
+    "metadata",
+    [
+        {"license": "CC-BY-4.0"},
+        {"license": None},
+        {"language": "English"},
+        {"datasets": ["Libri Speech"]},
+        {"datasets": [None]},
+        {"tags": "speech"},
+        {"pipeline_tag": "speech-recognition"},
+        {"model-index": [{"name": "x", "results": [{"task": {"type": "y"}}]}]},
+        "text",
+    ],
+)
+def test_the_hub_s_checks_can_fail(metadata):
+    assert list(card_errors(metadata))
+
+
+def test_what_the_hub_would_refuse_is_not_packed():
+    with pytest.raises(ValueError, match="licence 'CC BY 4.0': expected the hub's"):
+        About(license="CC BY 4.0")
+    with pytest.raises(ValueError, match="dataset 'Libri Speech': expected an id"):
+        About(datasets=("an4", "Libri Speech"))
+
+
 def test_without_results_none_are_told():
     made = card(about=About(language=None))
     data = made.data.to_dict()
@@ -64,8 +111,11 @@ def test_the_snippet_decodes_as_measured():
     text = card([row(0.3, 2), row(0.7, 1)]).content
     assert 'from_pretrained("USER/NAME", beam_size=1, ctc_weight=1.0)' in text
     assert "set_lam(speech2text.asr_model, 0.7)" in text  # the best
-    text = card([row(0.3, 2, BEAM)], config={**CONFIG, "decoder": "rnn"}).content
-    assert '"USER/NAME", beam_size=3, ctc_weight=0.7, maxlenratio=-90.0)' in text
+    config = {**CONFIG, "decoder": "rnn"}
+    text = card([row(0.3, 2, BEAM)], config=config).content
+    assert '"USER/NAME", beam_size=3, ctc_weight=0.7)' in text
+    text = card([row(0.3, 2, {**BEAM, "ctc_weight": 0.0})], config=config).content
+    assert '"USER/NAME", beam_size=3, ctc_weight=0.0, maxlenratio=-90.0)' in text
 
 
 def test_limits_are_those_that_were_met():

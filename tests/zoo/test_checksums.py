@@ -52,6 +52,14 @@ def test_damage_is_named(folder, content, found):
     assert verify(folder, only=["config.yaml"])
 
 
+def test_what_is_asked_for_must_be_listed(folder):
+    (folder / "more.yaml").write_text("b: 2")
+    assert verify(folder) and verify(folder, only=["config.yaml", "README.md"])
+    assert verify(folder, only=["config.yaml", "neither.there.nor.listed"])
+    with pytest.raises(ValueError, match=r"more\.yaml: expected .* to list it"):
+        verify(folder, only=["config.yaml", "more.yaml"])
+
+
 def test_no_list_is_told(folder):
     (folder / CHECKSUMS_NAME).unlink()
     assert not verify(folder)

@@ -141,6 +141,19 @@ def test_compressors_of_a_fixed_rate(home: Path, conf, options) -> None:
         model([wave], 0.5)
 
 
+def test_told_of_its_rate(home: Path) -> None:
+    upstream = make(condition=["durations", "lam"])
+    assert upstream.condition is not None
+    torch.nn.init.normal_(upstream.condition.out.weight, std=0.3)
+    done = export.export_onnx(upstream, home / "told.onnx", num_layers=0)
+    model = OnnxUpstream(done.path)
+    wave = speech_like(9999)
+    for lam in (0.0, 0.4, 1.3):
+        (out,) = model([wave], lam)
+        want = upstream(torch.from_numpy(wave)[None], lam=lam, num_layers=0)
+        assert close(out.units, want.hidden_states[0][0])
+
+
 def test_int8_from_the_command_line(
     home: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -210,6 +223,11 @@ def test_bad_input(model: OnnxUpstream, waves, lam, message: str) -> None:
         ({}, {"opset": 23}, "opset must be between 18 and 22; got 23"),
         ({}, {"outputs": "top"}, "outputs must be last or all; got 'top'"),
         ({}, {"num_layers": 3}, "num_layers must be between 0 and 2; got 3"),
+        (
+            {"chunk": {"ms": 320, "left": 1}},
+            {},
+            "with chunk cannot be exported to ONNX",
+        ),
         (
             {"compressor": "squeeze", "compressor_conf": {"groups": 2}},
             {},

@@ -6,14 +6,17 @@ import functools
 import inspect
 import os
 import re
+import resource
 import shutil
 import zipfile
+from contextlib import contextmanager
 
 import pytest
 import torch
 import trained as tiny
 import yaml
 from espnet2.bin.asr_inference import Speech2Text
+from espnet2.tasks import asr as asr_task
 from espnet2.tasks.asr import ASRTask
 from huggingface_hub import ModelCard
 from safetensors import SafetensorError
@@ -22,7 +25,8 @@ from safetensors.torch import load_file
 from espnet_ofa.bin import publish as command
 from espnet_ofa.checksums import verify
 from espnet_ofa.upstream import OFAUpstream
-from espnet_ofa.zoo.card import About
+from espnet_ofa.zoo.card import About, asr_card
+from espnet_ofa.zoo.fetches import FETCHING, find_fetches
 from espnet_ofa.zoo.pack import archive, pack_asr, pack_upstream
 
 
@@ -258,14 +262,16 @@ def test_a_missing_file_is_named(run, tmp_path):
 
 def test_a_checkpoint_that_does_not_fit(run, tmp_path):
     exp, out = copy_of(run, tmp_path), tmp_path / "out"
-    with pytest.raises(ValueError, match=r"not a whole checkpoint of weights alone"):
+    with pytest.raises(
+        ValueError, match=r"checkpoint\.pth: expected a state .*for resuming"
+    ):
         pack_asr(exp, "checkpoint.pth", out)
     torch.save({"model": {}, "optimizers": []}, exp / "more.pth")
-    with pytest.raises(ValueError, match="alone, found model, optimizers; give"):
+    with pytest.raises(ValueError, match=r"found dict with model, optimizers\. Give"):
         pack_asr(exp, "more.pth", out)
     path = exp / run.checkpoint
     path.write_bytes(path.resolve().read_bytes()[:-500])
-    with pytest.raises(ValueError, match="not a whole checkpoint"):
+    with pytest.raises(ValueError, match="expected a state dict .* a damaged file"):
         pack_asr(exp, run.checkpoint, out)
     path.unlink()
     state = torch.load(run.exp / run.checkpoint, weights_only=True)
@@ -429,7 +435,92 @@ def test_broken_files_are_named(run, upstream, tmp_path, monkeypatch):
     monkeypatch.setattr("espnet_ofa.zoo.weights.save_file", full)
     with pytest.raises(OSError, match=r"model\.safetensors: cannot be written"):
         pack_asr(exp, run.checkpoint, out)
+    for text in ("- a", "token_list: x"):
+        (exp / "config.yaml").write_text(text)
+        with pytest.raises(ValueError, match=r"config\.yaml: expected a"):
+            pack_asr(exp, run.checkpoint, out)
     (exp / "config.yaml").write_text("a: [")
-    with pytest.raises(ValueError, match=r"config\.yaml: expected a config in YAML"):
+    with pytest.raises(ValueError, match=r"config\.yaml: expected YAML"):
         pack_asr(exp, run.checkpoint, out)
     assert not out.exists() and not list(tmp_path.glob(".out*"))
+
+
+@contextmanager
+def largest_file(size: int):
+    """As if a disk were full: no file may be larger than ``size`` bytes."""
+    old = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, old[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, old)
+
+
+def test_packing_a_recogniser_onto_a_full_disk(run, tmp_path):
+    """An earlier package and its zip stay, and nothing of the new ones."""
+    out, zipped = tmp_path / "out", tmp_path / "out.zip"
+    arguments = ["pack_asr", "--exp_dir", str(run.exp), "--out_dir", str(out)]
+    arguments += ["--model_file", run.checkpoint, "--zip", str(zipped)]
+    command.main(arguments)
+    before, archived = (out / "README.md").read_text(), zipped.read_bytes()
+    weights = (run.exp / run.checkpoint).stat().st_size
+    arguments += ["--license", "mit"]
+    for size in (2000, weights - 1):  # the config, the checkpoint
+        message = f"Error: {out}: no room for it .*File too large.*Free some"
+        with largest_file(size), pytest.raises(SystemExit, match=message):
+            command.main(arguments)
+        assert verify(out) and (out / "README.md").read_text() == before
+    message = f"Error: {zipped}: no room for it"
+    largest = max(p.stat().st_size for p in out.rglob("*") if p.is_file())
+    with largest_file(largest + 100), pytest.raises(SystemExit, match=message):
+        command.main(arguments)
+    assert verify(out) and "license: mit" in (out / "README.md").read_text()
+    assert zipped.read_bytes() == archived
+    assert not list(tmp_path.glob(".out*"))
+
+
+S3PRL = {"frontend_conf": {"upstream": "hubert"}, "multilayer_feature": True}
+
+
+@pytest.mark.parametrize(
+    ("changes", "found"),
+    [
+        ({"frontend": "s3prl", "frontend_conf": S3PRL}, "frontend: s3prl"),
+        ({"frontend": "huggingface"}, "frontend: huggingface"),
+        ({"encoder": "whisper"}, "encoder: whisper"),
+        ({"token_type": "hugging_face", "bpemodel": "gpt2"}, "token_type: hugging"),
+    ],
+)
+def test_a_second_download_is_refused(run, tmp_path, changes, found):
+    exp = copy_of(run, tmp_path)
+    config = yaml.safe_load((exp / "config.yaml").read_text())
+    (exp / "config.yaml").write_text(yaml.safe_dump({**config, **changes}))
+    with pytest.raises(ValueError, match=f"found {found}.*, which fetches .*--allow"):
+        pack_asr(exp, run.checkpoint, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_second_download_is_on_the_card():
+    fused = {"frontend": "fused", "frontend_conf": {"frontends": [{}]}}
+    assert find_fetches(fused) == []
+    fused["frontend_conf"]["frontends"][0]["frontend_type"] = "s3prl"
+    for config in (fused, {"frontend": "s3prl", "frontend_conf": S3PRL}):
+        card = asr_card("x", config, (), (), 1, None, About())
+        kind = config["frontend"]
+        assert f"Not self-contained: loading it makes `frontend: {kind}`" in card
+    card = asr_card("x", tiny.CONFIG, (), (), 1, None, About())
+    assert "Not self-contained" not in card
+
+
+@pytest.mark.parametrize("role", ["frontend", "encoder", "postencoder", "decoder"])
+def test_all_that_fetch_are_known(role):
+    """ESPnet's classes that download, or read what somebody has downloaded."""
+    words = r"from_pretrained\(|download|whisper\.load_model\("
+    classes = getattr(asr_task, f"{role}_choices").classes
+    found = {
+        name
+        for name, kind in classes.items()
+        if not kind.__module__.startswith("espnet_ofa")
+        and re.search(words, inspect.getsource(kind))
+    }
+    assert found == FETCHING[role]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import re
 import socket
 import subprocess
 import sys
@@ -10,11 +12,11 @@ import time
 
 import pytest
 import yaml
+from hub_server import close_session
 from huggingface_hub import HfApi
-from huggingface_hub.utils import close_session
 
 from espnet_ofa.bin import publish as command
-from espnet_ofa.checksums import write_checksums
+from espnet_ofa.checksums import verify, write_checksums
 from espnet_ofa.upstream import OFAUpstream
 from espnet_ofa.zoo.card import About, asr_card
 from espnet_ofa.zoo.leaks import refuse_secrets
@@ -149,7 +151,7 @@ def test_a_cut_upload_goes_on(hub, packed, monkeypatch):
 
 
 def test_tokens_and_rights(hub, packed, monkeypatch):
-    with pytest.raises(PermissionError, match=f"{NAME}: .*accept your token.*hf auth"):
+    with pytest.raises(PermissionError, match=f"{NAME}: .*accept the token.*hf auth"):
         publish(packed, NAME, token="hf_wrong")
     with pytest.raises(PermissionError, match="else/tiny: .*that you may write to"):
         publish(packed, "else/tiny")
@@ -263,12 +265,61 @@ def test_a_vocabulary_is_no_secret(tmp_path):
     refuse_secrets(tmp_path)
 
 
-def test_a_card_that_the_hub_refuses(hub, packed):
+@pytest.mark.parametrize(
+    ("edit", "found"),
+    [
+        ("license: [1]", '"license" must be one of'),
+        ("license: cc-by", '"license" must be one of'),
+        ("license: mit\nlanguage: English", "English"),
+        ("license: mit\ndatasets: [My own]", 'datasets.0.".*My own'),
+    ],
+)
+def test_a_card_that_the_hub_refuses(hub, packed, edit, found):
     card = packed / "README.md"
-    card.write_text(card.read_text().replace("license: unknown", "license: [1]"))
-    with pytest.raises(ValueError, match="license"):
+    text = re.sub(r"(?m)^language: .*\n", "", card.read_text())
+    card.write_text(text.replace("license: unknown", edit))
+    with pytest.raises(ValueError, match=found):
         publish(packed, NAME)
-    assert hub.files(NAME) == {}
+    assert hub.files(NAME) == {} and not puts(hub)
+
+
+def test_a_card_that_nobody_can_read(packed):
+    card = packed / "README.md"
+    whole = card.read_text()
+    for edit in ("license: [", "model-index: [{name: x}]\nlicense: mit"):
+        card.write_text(whole.replace("license: unknown", edit))
+        with pytest.raises(ValueError, match=r"README\.md: expected metadata for"):
+            publish(packed, NAME, dry_run=True)
+
+
+@pytest.mark.parametrize("name", ["../secret", "/etc/hostname", "a/../../b", "."])
+def test_nothing_outside_of_the_folder(packed, name):
+    (packed.parent / "secret").write_text("mine")
+    path = packed / "checksums.json"
+    listed = json.loads(path.read_text())
+    entry = {"sha256": hashlib.sha256(b"mine").hexdigest(), "bytes": 4}
+    path.write_text(json.dumps({"files": {**listed["files"], name: entry}}))
+    for refuse in (packed_files, verify):
+        with pytest.raises(ValueError, match="expected names of files in its folder"):
+            refuse(packed)
+
+
+def test_links_are_not_followed(packed):
+    (packed / "deep").mkdir()
+    (packed / "deep/a.txt").write_text("in the package")
+    write_checksums(packed)
+    assert "deep/a.txt" in packed_files(packed)
+    (packed / "deep").rename(packed.parent / "deep")
+    (packed / "deep").symlink_to(packed.parent / "deep")
+    with pytest.raises(ValueError, match="expected files, found links: deep. What"):
+        packed_files(packed)
+    (packed / "deep").unlink()
+    write_checksums(packed)
+    weights = (packed / "model.safetensors").rename(packed.parent / "weights")
+    (packed / "model.safetensors").symlink_to(weights)
+    assert verify(packed)  # as the hub's client keeps its downloads
+    with pytest.raises(ValueError, match="found links: model.safetensors"):
+        packed_files(packed)
 
 
 def test_checksums_are_published_as_packed(hub, packed):

@@ -8,10 +8,13 @@ interpreter of an environment with another ESPnet for that process.
 
 from __future__ import annotations
 
+import functools
 import json
 import os
+import re
 import shutil
 from copy import deepcopy
+from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -29,6 +32,7 @@ import user  # noqa: E402
 import yaml  # noqa: E402
 from espnet2.bin.asr_inference import Speech2Text  # noqa: E402
 from espnet2.tasks.asr import ASRTask  # noqa: E402
+from espnet_model_zoo.downloader import ModelDownloader  # noqa: E402
 from huggingface_hub import HfApi  # noqa: E402
 
 from espnet_ofa.asr.frontend import OFAFrontend  # noqa: E402
@@ -207,6 +211,12 @@ def run_user(world: World, run_python, home: Path, jobs: list[str], **env: str) 
     return json.loads(out.split("RESULT ")[1])
 
 
+@pytest.mark.skipif("ZOO_PYTHON" not in os.environ, reason="no other interpreter")
+def test_the_other_interpreter_has_another_espnet(run_python, tmp_path):
+    code = "from importlib.metadata import version; print(version('espnet'))"
+    assert run_python(code, {}, cwd=tmp_path).strip() != version("espnet")
+
+
 def test_listed(world):
     models = [model.id for model in HfApi().list_models(author="user")]
     assert models == sorted(f"user/{name}" for name in [*ASR, "ssl"])
@@ -268,6 +278,18 @@ def test_a_checkpoint_with_other_keys_is_refused(world, tmp_path):
     message = r"valid.*missing: ctc\.ctc_lo\.bias; unexpected: surplus"
     with pytest.raises(ValueError, match=message):
         load_asr(tmp_path)
+
+
+def test_the_snippet_of_a_model_with_a_decoder(world, tmp_path, monkeypatch, capsys):
+    """The search may want more tokens than there are units."""
+    shutil.copy(world.wave, tmp_path / "speech.wav")
+    monkeypatch.chdir(tmp_path)
+    init = functools.partialmethod(ModelDownloader.__init__, cachedir=tmp_path / "zoo")
+    monkeypatch.setattr(ModelDownloader, "__init__", init)
+    card = world.hub.files("user/frontend")["README.md"].decode()
+    (code,) = re.findall(r"```python\n(.*?)```", card, re.DOTALL)
+    exec(code.replace("user/frontend", str(world.zips["frontend"])), {})
+    assert capsys.readouterr().out.endswith("\n")
 
 
 def test_a_published_upstream_can_be_fine_tuned(world):

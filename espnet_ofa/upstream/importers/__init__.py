@@ -122,12 +122,14 @@ def build(
         )
     upstream = OFAUpstream(wanted, policy)
     state = {n: v for n, v in source.state.items() if layer_of(n) < wanted.layers}
-    if fresh:
-        new = ("compressor.", "upsampler.")
+    new = ("compressor.", "upsampler.") if fresh else ()
+    if wanted.condition != config.condition:
+        new += ("condition.",)
+    if new:
         own = dict(checkpoint.upstream_state(upstream))
         state = {n: v for n, v in state.items() if not n.startswith(new)}
         state |= {n: v for n, v in own.items() if n.startswith(new)}
-        logger.info("%s: compressor %s is new", source.origin, wanted.compressor)
+        logger.info("%s: new here: %s", source.origin, ", ".join(new))
     checkpoint.load_upstream(upstream, state, source.origin)
     return upstream.eval()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -160,6 +161,9 @@ def check_sample_rate(rate: int, origin: str) -> None:
 def read_weights(path: Path) -> dict[str, Tensor]:
     """Tensors of a ``.safetensors`` file or of a plain PyTorch state dict.
 
+    They stay in the file until they are used, unless its format is an old one; no code
+    in it is run.
+
     Raises:
         FileNotFoundError: no such file.
         ValueError: damaged, or holds more than tensors.
@@ -169,20 +173,30 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        state = torch.load(
+            str(path),
+            map_location="cpu",
+            weights_only=True,
+            mmap=zipfile.is_zipfile(path),
+        )
     except SafetensorError as e:
         raise ValueError(f"{path}: not a whole safetensors file ({e})") from e
     except Exception as e:  # pickle and zip errors share no base class
+        cause = next(iter(str(e).splitlines()), "")
         raise ValueError(
             f"{path}: expected a state dict (tensors by name) that loads with "
-            f"weights_only=True, found {type(e).__name__}: {str(e).splitlines()[0]}"
+            "weights_only=True, found a damaged file or one that runs code when it is "
+            f"loaded, so it was not ({type(e).__name__}: {cause})"
         ) from e
-    if not isinstance(state, dict) or not all(
-        isinstance(name, str) and isinstance(value, Tensor)
-        for name, value in state.items()
-    ):
+    items = state.items() if isinstance(state, dict) else ()
+    other = [
+        str(name)
+        for name, value in items
+        if not (isinstance(name, str) and isinstance(value, Tensor))
+    ]
+    if other or not isinstance(state, dict):
         raise ValueError(
             f"{path}: expected a state dict (tensors by name), found "
-            f"{type(state).__name__} with other content"
+            f"{type(state).__name__}" + (" with " + ", ".join(other[:5])) * bool(other)
         )
     return state

@@ -1,12 +1,10 @@
 """A published folder from wherever it is: a directory, a zip, or the Hugging Face Hub.
 
-Whatever is returned has been compared with its ``checksums.json``. Errors of the hub
-client become built-in ones that say what to do.
+Whatever is returned has been compared with its ``checksums.json``.
 """
 
 from __future__ import annotations
 
-import errno
 import logging
 import os
 import re
@@ -17,6 +15,7 @@ from collections.abc import Collection
 from pathlib import Path
 
 from espnet_ofa.checksums import CHECKSUMS_NAME, MissingFiles, sha256, verify
+from espnet_ofa.hub.errors import explained, not_in_cache, on_disk
 
 logger = logging.getLogger(__name__)
 
@@ -84,7 +83,7 @@ def pull(
         if not offline and _reached(hub_id, options["revision"], token):
             raise ValueError(f"{hub_id}: {e}") from e
         found = f"found {folder} without {', '.join(e.names)}"
-        raise _not_in_cache(str(name), found) from e
+        raise not_in_cache(str(name), found) from e
     except ValueError as e:
         # The snapshot holds links: removing it alone would bring the same blobs back.
         raise ValueError(
@@ -118,7 +117,7 @@ def _unpack(archive: Path, cache_dir: str | Path | None) -> Path:
         raise ValueError(f"{archive}: damaged ({e}); get it again") from e
     except OSError as e:
         if not folder.is_dir():  # else another process was faster
-            raise _on_disk(str(archive), e, folder.parent) from e
+            raise on_disk(str(archive), e, folder.parent) from e
     finally:
         shutil.rmtree(draft, ignore_errors=True)
     return folder
@@ -144,7 +143,8 @@ def _download(
     """Snapshot of a hub id; see :func:`pull` for errors."""
     from huggingface_hub import snapshot_download
 
-    try:
+    name = f"{hub_id}@{revision}" if revision else hub_id
+    with explained(name, cache_dir=cache_dir):
         return Path(
             snapshot_download(
                 hub_id,
@@ -155,12 +155,6 @@ def _download(
                 allow_patterns=None if only is None else [*only, CHECKSUMS_NAME],
             )
         )
-    except Exception as e:  # the client's errors share no base class
-        name = f"{hub_id}@{revision}" if revision else hub_id
-        explained = _explain(name, e, cache_dir)
-        if explained is None:
-            raise
-        raise explained from e
 
 
 def _reached(hub_id: str, revision: str | None, token: str | bool | None) -> bool:
@@ -172,94 +166,3 @@ def _reached(hub_id: str, revision: str | None, token: str | bool | None) -> boo
     except Exception:  # whatever kept the client from it before
         return False
     return True
-
-
-def _explain(
-    name: str, error: BaseException, cache_dir: str | Path | None
-) -> Exception | None:
-    """The built-in error that tells a user what happened and what to do.
-
-    None for what neither hub, network nor disk can cause.
-    """
-    from huggingface_hub import constants, errors
-
-    partial = getattr(errors, "IncompleteSnapshotError", ())  # of recent versions
-    if isinstance(error, partial):
-        return _not_in_cache(name, _found(error))
-    unreachable = error.__cause__ or error  # a missing cache entry is only its result
-    if isinstance(error, errors.LocalEntryNotFoundError) and not isinstance(
-        unreachable, (errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled)
-    ):
-        error = unreachable
-    hub = constants.ENDPOINT
-    found = _found(error)
-    if isinstance(error, (errors.HFValidationError, errors.RevisionNotFoundError)):
-        return FileNotFoundError(
-            f"{name}: expected a hub id user/model and, if any, a revision that {hub} "
-            f"lists under Files, History; {found}"
-        )
-    missing = isinstance(error, errors.RepositoryNotFoundError)
-    if missing and not isinstance(error, errors.GatedRepoError):
-        return FileNotFoundError(
-            f"{name}: no such directory, and no such model that you may read at {hub}; "
-            f"{found}. Check the spelling; a private one needs `hf auth login` or "
-            "HF_TOKEN"
-        )
-    if getattr(getattr(error, "response", None), "status_code", None) in (401, 403):
-        return PermissionError(
-            f"{name}: expected {hub} to accept the token, {found}. Run `hf auth login` "
-            "or set HF_TOKEN anew; public models need none"
-        )
-    if isinstance(error, errors.LocalEntryNotFoundError):
-        return _not_in_cache(name, found)
-    if not _of_network(error):
-        if isinstance(error, OSError) and error.errno is not None:
-            return _on_disk(name, error, Path(cache_dir or constants.HF_HUB_CACHE))
-        return None
-    return ConnectionError(
-        f"{name}: no such directory, so expected it at {hub}; {found}. Check the "
-        "network and HF_ENDPOINT and call again: files that are complete are kept. "
-        "Without a network give a directory or a zip, or set HF_HUB_OFFLINE=1 if it "
-        "was downloaded before"
-    )
-
-
-def _found(error: BaseException) -> str:
-    return f"found {type(error).__name__}: {' '.join(str(error).split())[:300]}"
-
-
-def _not_in_cache(name: str, found: str) -> FileNotFoundError:
-    from huggingface_hub import constants
-
-    return FileNotFoundError(
-        f"{name}: no such directory; offline, and not all in the cache "
-        f"({constants.HF_HUB_CACHE} or cache_dir); {found}. Download it once with "
-        "a connection: unset HF_HUB_OFFLINE, leave out offline=True"
-    )
-
-
-def _of_network(error: BaseException) -> bool:
-    """Whether calling again, or another network, could help."""
-    from huggingface_hub.errors import HfHubHTTPError
-
-    if isinstance(error, (ConnectionError, TimeoutError, HfHubHTTPError)):
-        return True
-    # The client's own client: requests, httpx or httpx2, by huggingface_hub's version.
-    own = _packages(HfHubHTTPError) - {"builtins", "huggingface_hub"}
-    return bool(own & _packages(type(error)))
-
-
-def _packages(kind: type) -> set[str]:
-    """Where a class and its bases come from."""
-    return {base.__module__.partition(".")[0] for base in kind.__mro__}
-
-
-def _on_disk(name: str, error: OSError, folder: Path) -> OSError:
-    """What the system said, of which model and where."""
-    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-        return OSError(
-            f"{name}: no room to keep it, {_found(error)}. Free some, or choose "
-            "another disk with HF_HOME or cache_dir; files that are complete are kept"
-        )
-    path = str(error.filename or folder)
-    return OSError(error.errno, f"{name}: {error.strerror or error}", path)
