@@ -223,6 +223,25 @@ def training_table(rows: Rows) -> str:
     return table(head, body)
 
 
+def streaming_table(rows: Rows) -> str:
+    """Streams: time of a chunk, and real-time factors."""
+    head = ["lambda", "frame period (ms)", "ms a chunk", "slowest", "RTF"]
+    head += ["RTF of the whole at once", "latency (ms), without computing"]
+    body = [
+        [
+            f"{row['lam']:g}",
+            number(row["period_ms"]),
+            times(row),
+            number(1000 * row["worst"]),
+            number(row["rtf"]),
+            number(row["offline"]),
+            number(row["latency_ms"]),
+        ]
+        for row in rows
+    ]
+    return table(head, body)
+
+
 def price_table(prices: Rows) -> str:
     """A calibration."""
     body = [

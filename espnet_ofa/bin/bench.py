@@ -3,10 +3,11 @@ r"""Time ourselves beside what people would use instead, and what lambda costs h
     python -m espnet_ofa.bin.bench operator  --out benchmarks/results
     python -m espnet_ofa.bin.bench upstream  --layers 2 --dtype int8 --batch 8
     python -m espnet_ofa.bin.bench asr       --asr exp/asr_ctc --audio dump/raw/test
+    python -m espnet_ofa.bin.bench streaming --chunk_ms 320 --left 4
     python -m espnet_ofa.bin.bench train     --config conf/upstream.yaml
     python -m espnet_ofa.bin.bench calibrate --upstream exp/ssl/upstream --audio a.wav
 
-The first four write ``NAME.json``, ``NAME.md`` and ``NAME.png`` into ``--out``; all
+All but the last write ``NAME.json``, ``NAME.md`` and pictures into ``--out``; all
 sides of a comparison run in turns in one process, several fresh processes after one
 another. ``calibrate`` writes ``calibration.json`` beside the model, which
 ``lam="auto"`` reads. ``--quick`` takes tiny sizes, to see that all of it runs.
@@ -121,6 +122,15 @@ def get_parser() -> argparse.ArgumentParser:
     asr.add_argument("--lams", type=_lam, nargs="+", default=[0.0, 0.643, 0.857, 1.0])
     asr.add_argument("--searches", nargs="+", choices=SEARCHES, default=[*SEARCHES])
     asr.add_argument("--beam_size", type=int, default=10)
+
+    streaming = add("streaming", run_streaming, "an upstream on a stream")
+    add_fresh(streaming)
+    streaming.add_argument("--dtype", default="fp32", choices=("fp32", "bf16", "int8"))
+    streaming.add_argument("--layers", type=int, default=12)
+    streaming.add_argument("--seconds", type=float, default=15.0)
+    streaming.add_argument("--chunk_ms", type=int, default=320)
+    streaming.add_argument("--left", type=int, default=4, help="chunks seen before")
+    streaming.add_argument("--lams", type=_number, nargs="+", default=[0.0, 0.643, 1.0])
 
     train = add("train", run_train, "training throughput and memory")
     add_fresh(train)
@@ -295,6 +305,24 @@ def run_asr(args: argparse.Namespace) -> None:
         {"rows": rows},
         [notes(answers[0]["notes"]), tables.parts_table(rows)],
         lambda path: plots.plot_parts(rows, path),
+    )
+
+
+def run_streaming(args: argparse.Namespace) -> None:
+    """``bench streaming``."""
+    setup = {name: getattr(args, name) for name in ("dtype", "layers", "lams")}
+    setup["seconds"] = min(args.seconds, 2.0) if args.quick else args.seconds
+    setup["chunk"] = {"ms": args.chunk_ms, "left": args.left}
+    job = {"kind": "streaming", "shape": TINY if args.quick else BASE}
+    rows = merge(_fresh(args, {**job, **setup, "rounds": args.rounds}), "rows")
+    _finish(
+        args,
+        f"streaming-{args.device}-{args.dtype}-l{args.layers}",
+        "An upstream on a stream",
+        _about(args, **setup),
+        {"rows": rows},
+        [tables.streaming_table(rows)],
+        None,
     )
 
 

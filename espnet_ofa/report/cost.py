@@ -226,6 +226,8 @@ def _compressor_macs(compressor: nn.Module, frames: int, units: int, lam: float)
 
 def _position_macs(position: PositionalConv, steps: int, stride: int = 1) -> int:
     conv = position.conv
+    if position.causal:
+        return conv_macs(conv, steps)  # type: ignore[arg-type]
     kernel, pad = conv.kernel_size[0], conv.padding[0]  # type: ignore[index]
     outputs = (steps + 2 * pad - kernel) // stride + 1  # type: ignore[operator]
     return conv_macs(conv, outputs)  # type: ignore[arg-type]
@@ -265,6 +267,9 @@ def _transformer_macs(
 ) -> int:
     transformer, setting = upstream.transformer, upstream.squeeze_now()
     total = linear_macs(upstream.project, units)
+    if upstream.condition is not None:
+        for part in (upstream.condition.hidden, upstream.condition.out):
+            total += linear_macs(part, units)
     if transformer.position is not None:
         total += _position_macs(transformer.position, units)
     for i, layer in enumerate(transformer.layers):

@@ -24,6 +24,10 @@ class CompressorOutput(NamedTuple):
             it were merged into the last one; None where nothing can be merged.
         total_units: sum of ``lengths``, known to the host without another wait; None
             where nothing waited: with ``num_units``, or where units are not counted.
+        lam: that made these units: a number, 0-d, (1,) or (B,) tensor; None where a
+            compressor has none.
+        chunks: (B, U) the chunk in which each unit fires, where an upstream is cut into
+            chunks; see :func:`espnet_ofa.subsampling.chunks.chunks_of_units`.
     """
 
     units: Tensor
@@ -33,6 +37,8 @@ class CompressorOutput(NamedTuple):
     weights: Tensor | None = None
     merged: Tensor | None = None
     total_units: int | None = None
+    lam: Lam | None = None
+    chunks: Tensor | None = None
 
 
 class Compressor(nn.Module):

@@ -90,7 +90,7 @@ class CIFCompressor(Compressor):
         if keeps_all and not self.training and num_units is None:
             check_input(lengths, frames, num_units)
             durations = valid_mask(lengths, frames.shape[1]).to(torch.float32)
-            return CompressorOutput(frames, lengths, durations)
+            return CompressorOutput(frames, lengths, durations, lam=0.0)
         alpha = self.predictor(frames, lengths)
         if self.anchored and self.training and torch.is_grad_enabled():
             self.predictor.anchor(alpha, lengths)
@@ -109,7 +109,14 @@ class CIFCompressor(Compressor):
             backend=self.backend,
         )
         return CompressorOutput(
-            out.units, out.lengths, out.durations, alpha, weights, out.merged, total
+            out.units,
+            out.lengths,
+            out.durations,
+            alpha,
+            weights,
+            out.merged,
+            total,
+            lam,
         )
 
 

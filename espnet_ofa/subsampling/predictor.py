@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from espnet_ofa.subsampling.chunks import Past, conv_in_chunks
 from espnet_ofa.subsampling.lengths import valid_mask, zero_padding
 from espnet_ofa.subsampling.rate import DEFAULT_MEAN_ALPHA
 
@@ -26,7 +27,13 @@ class AlphaPredictor(nn.Module):
             more units, so the rate has to start where it should stay.
         kernel: width of the convolution in frames, odd.
         hidden: channels inside; the frames' own width by default.
+
+    Attributes:
+        chunk: frames in a chunk, beyond whose end the convolution does not look; None
+            for no such end. An upstream sets it.
     """
+
+    chunk: int | None = None
 
     def __init__(
         self,
@@ -73,12 +80,15 @@ class AlphaPredictor(nn.Module):
         )
         self.offset += gain * gap
 
-    def forward(self, frames: Tensor, lengths: Tensor) -> Tensor:
+    def forward(
+        self, frames: Tensor, lengths: Tensor, past: Past | None = None
+    ) -> Tensor:
         """Predict alpha.
 
         Args:
             frames: (B, S, dim).
             lengths: (B,) frames that are not padding.
+            past: of a stream, of which ``frames`` are the next chunk.
 
         Returns:
             (B, S) alpha in [0, 1], fp32 or better, zero on padding.
@@ -88,8 +98,12 @@ class AlphaPredictor(nn.Module):
             x = zero_padding(frames, lengths).to(dtype)
             # Cast, since the weights of a half-precision model are not fp32.
             weight, bias = (p.to(dtype) for p in self.conv.parameters())
-            padding = self.conv.kernel_size[0] // 2
-            x = F.conv1d(x.transpose(1, 2), weight, bias, padding=padding)
+            x = x.transpose(1, 2)
+            if self.chunk is None:
+                padding = self.conv.kernel_size[0] // 2
+                x = F.conv1d(x, weight, bias, padding=padding)
+            else:
+                x = conv_in_chunks(self.conv, weight, bias, x, self.chunk, past)
             weight, bias = (p.to(dtype) for p in self.norm.parameters())
             x = F.layer_norm(x.transpose(1, 2), weight.shape, weight, bias)
             weight, bias = (p.to(dtype) for p in self.out.parameters())

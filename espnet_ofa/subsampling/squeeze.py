@@ -10,6 +10,7 @@ from torch.nn.utils.parametrizations import weight_norm
 
 from espnet_ofa.subsampling.base import Compressor, CompressorOutput, check_input
 from espnet_ofa.subsampling.choice import Choices, as_choices
+from espnet_ofa.subsampling.chunks import Past
 from espnet_ofa.subsampling.fixed import mean_windows, window_durations
 from espnet_ofa.subsampling.lengths import subsampled_lengths, zero_padding
 from espnet_ofa.subsampling.rate import Lam, LamRule
@@ -25,25 +26,40 @@ class PositionalConv(nn.Module):
         dim: width.
         kernel: in frames (or units) of the input, whatever the stride.
         groups: of the convolution.
+
+    Attributes:
+        causal: see nothing of what comes later; with a stride of 1 only.
     """
+
+    causal = False
 
     def __init__(self, dim: int, kernel: int, groups: int) -> None:
         super().__init__()
+        self.kernel = kernel
         conv = nn.Conv1d(dim, dim, kernel, padding=kernel // 2, groups=groups)
         nn.init.normal_(conv.weight, std=(4.0 / (kernel * dim)) ** 0.5)
         nn.init.zeros_(conv.bias)  # type: ignore[arg-type]
         self.conv = weight_norm(conv, dim=2)
 
-    def forward(self, x: Tensor, lengths: Tensor, stride: int = 1) -> Tensor:
-        """(B, U, D), (B,) -> (B, ceil(U / stride), D)."""
+    def forward(
+        self, x: Tensor, lengths: Tensor, stride: int = 1, past: Past | None = None
+    ) -> Tensor:
+        """(B, U, D), (B,) -> (B, ceil(U / stride), D).
+
+        With ``past``, ``x`` goes on where the call before it ended; causal ones only.
+        """
         x = zero_padding(x, lengths)
-        conv = self.conv
+        conv, y = self.conv, x.transpose(1, 2)
+        padding = conv.padding
+        if self.causal:
+            seen = self.kernel - 1
+            y, padding = (past or Past()).before(self, y, seen), 0
         y = F.conv1d(
-            x.transpose(1, 2),
+            y,
             conv.weight,  # type: ignore[arg-type]
             conv.bias,  # type: ignore[arg-type]
             stride,
-            conv.padding,  # type: ignore[arg-type]
+            padding,  # type: ignore[arg-type]
             groups=conv.groups,  # type: ignore[arg-type]
         )
         skip = x if stride == 1 else mean_windows(x, lengths, stride)

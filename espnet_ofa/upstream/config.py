@@ -41,6 +41,11 @@ class UpstreamConfig:
             adjacent units; none by default.
         upsampler: learn to turn units back into frames for pre-training (SEW), instead
             of repeating them for their durations; with a squeeze only.
+        chunk: ``{ms: ..., left: ...}``: let nothing look beyond the end of its stretch
+            of so many ms, and units not further back than ``left`` stretches, so that
+            the model can run on a stream; no limits by default.
+        condition: what the Transformer is told of the rate: ``durations`` of the units,
+            ``lam``, or both; nothing by default.
     """
 
     extractor: str = "conv"
@@ -62,6 +67,8 @@ class UpstreamConfig:
     key_pool: int | list[int] = 1
     merge: dict = field(default_factory=dict)
     upsampler: bool = False
+    chunk: dict = field(default_factory=dict)
+    condition: list[str] = field(default_factory=list)
 
     @classmethod
     def from_dict(cls, values: dict) -> UpstreamConfig:

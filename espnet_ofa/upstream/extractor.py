@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from espnet_ofa.cif.tracing import needs_gradients, reads_for_free
+from espnet_ofa.subsampling.chunks import Past, conv_in_chunks
 from espnet_ofa.subsampling.lengths import valid_mask, zero_padding
 from espnet_ofa.upstream.conv_inference import encode_rows
 
@@ -63,8 +64,14 @@ class LogMelExtractor(nn.Module):
         stem_layers: residual convolution blocks.
         stem_kernel: their kernel in frames, odd.
         dropout: dropout in the stem.
+
+    Attributes:
+        sees: samples that one frame sees.
+        chunk: frames in a chunk, beyond whose end no frame looks; None for no such end.
     """
 
+    sees = WINDOW + HOP // 2
+    chunk: int | None = None
     fbanks: Tensor
     window: Tensor
 
@@ -87,14 +94,24 @@ class LogMelExtractor(nn.Module):
             _StemBlock(dim, stem_kernel, dropout) for _ in range(stem_layers)
         )
 
-    def log_mel(self, wave: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+    def set_chunk(self, frames: int) -> None:
+        """Look nowhere beyond the end of a chunk of so many frames."""
+        self.chunk = frames
+        for block in self.stem:
+            block.chunk = frames  # type: ignore[assignment]
+
+    def log_mel(
+        self, wave: Tensor, lengths: Tensor, past: Past | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Normalised log-mel features, stacked to 20 ms.
 
-        Mean and variance of each utterance are removed over its true frames.
+        Mean and variance of each utterance are removed over its true frames; where
+        there are chunks, over those of its own chunk and all before.
 
         Args:
             wave: (B, L) samples at 16 kHz.
             lengths: (B,) samples.
+            past: of a stream.
 
         Returns:
             (B, S, 2 * mels) features and (B,) frames.
@@ -108,11 +125,29 @@ class LogMelExtractor(nn.Module):
             mel = (power @ self.fbanks.float()).clamp(min=1e-10).log()
         mel = mel.unflatten(1, (size, 2)).flatten(2)  # (B, S, 2 * mels)
         mask = valid_mask(n_frames, size)[..., None]
+        if self.chunk is not None:
+            return self._normalize_so_far(mel, mask, past or Past()), n_frames
         count = n_frames.clamp(min=1)[:, None, None]
         mean = (mel * mask).sum(1, keepdim=True) / count
         centred = (mel - mean) * mask
         std = (centred.square().sum(1, keepdim=True) / count + 1e-5).sqrt()
         return centred / std, n_frames
+
+    def _normalize_so_far(self, mel: Tensor, mask: Tensor, past: Past) -> Tensor:
+        """By mean and variance until each chunk's end. (B, S, F), (B, S, 1) bool."""
+        assert self.chunk is not None
+        size, width = mel.shape[1:]
+        x = torch.where(mask, mel, 0.0).double()
+        moments = torch.cat([x, x.square(), mask.double()], -1)
+        moments = F.pad(moments, (0, 0, 0, -size % self.chunk))
+        sums = moments.unflatten(1, (-1, self.chunk)).sum(2)  # (B, K, 2 F + 1)
+        sums = past.add(self, sums)
+        mean, power = (sums[..., :-1] / sums[..., -1:].clamp(min=1)).split(width, -1)
+        std = ((power - mean.square()).clamp(min=0) + 1e-5).sqrt()
+        mean, std = (
+            y.repeat_interleave(self.chunk, dim=1)[:, :size] for y in (mean, std)
+        )
+        return torch.where(mask, (x - mean) / std, 0.0).to(mel.dtype)
 
     def power(self, wave: Tensor, size: int) -> Tensor:
         """(B, L) samples -> (B, size, bins) power of the first windows, 10 ms apart."""
@@ -120,12 +155,17 @@ class LogMelExtractor(nn.Module):
         frames = frames * self.window.float()
         return torch.fft.rfft(frames, self.n_fft).abs().square()
 
-    def forward(self, wave: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, L) samples and (B,) lengths -> (B, S, dim) frames and (B,) lengths."""
-        features, n_frames = self.log_mel(wave, lengths)
+    def forward(
+        self, wave: Tensor, lengths: Tensor, past: Past | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """(B, L) samples and (B,) lengths -> (B, S, dim) frames and (B,) lengths.
+
+        With ``past``, the samples are those that the frames of the next chunk see.
+        """
+        features, n_frames = self.log_mel(wave, lengths, past)
         x = self.project(features.to(self.project.weight.dtype))
         for block in self.stem:
-            x = block(x, n_frames)
+            x = block(x, n_frames, past)
         return x, n_frames
 
 
@@ -144,6 +184,8 @@ def _mel_fbanks(bins: int, mels: int, low: float = 20.0) -> Tensor:
 class _StemBlock(nn.Module):
     """Residual depthwise convolution over time and a pointwise layer."""
 
+    chunk: int | None = None
+
     def __init__(self, dim: int, kernel: int, dropout: float) -> None:
         super().__init__()
         if kernel % 2 == 0:
@@ -154,10 +196,14 @@ class _StemBlock(nn.Module):
             nn.GELU(), nn.Linear(dim, dim), nn.Dropout(dropout)
         )
 
-    def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
-        y = zero_padding(self.norm(x), lengths)
-        y = self.depthwise(y.transpose(1, 2)).transpose(1, 2)
-        return x + self.pointwise(y)
+    def forward(self, x: Tensor, lengths: Tensor, past: Past | None) -> Tensor:
+        y = zero_padding(self.norm(x), lengths).transpose(1, 2)
+        conv = self.depthwise
+        if self.chunk is None:
+            y = conv(y)
+        else:
+            y = conv_in_chunks(conv, conv.weight, conv.bias, y, self.chunk, past)
+        return x + self.pointwise(y.transpose(1, 2))
 
 
 class ConvExtractor(nn.Module):
@@ -173,6 +219,7 @@ class ConvExtractor(nn.Module):
         bias: biases in the convolutions (large).
     """
 
+    sees = WINDOW  # samples that one frame sees
     LAYERS = ((10, 5), (3, 2), (3, 2), (3, 2), (3, 2), (2, 2), (2, 2))
 
     def __init__(self, dim: int = 512, norm: str = "group", bias: bool = False) -> None:
@@ -191,8 +238,26 @@ class ConvExtractor(nn.Module):
         for conv in self.convs:
             nn.init.kaiming_normal_(conv.weight)  # type: ignore[arg-type]
 
-    def forward(self, wave: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, L) samples and (B,) lengths -> (B, S, dim) frames and (B,) lengths."""
+    def set_chunk(self, frames: int) -> None:
+        """Look nowhere beyond the end of a chunk: no frame sees another's anyway.
+
+        Raises:
+            ValueError: the norm is over whole utterances.
+        """
+        if self.norm == "group":
+            raise ValueError(
+                "extractor: conv normalises its first layer over the whole utterance, "
+                "which chunk cannot wait for: give extractor_conf: {norm: layer}, or "
+                "take extractor: logmel"
+            )
+
+    def forward(
+        self, wave: Tensor, lengths: Tensor, past: Past | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """(B, L) samples and (B,) lengths -> (B, S, dim) frames and (B,) lengths.
+
+        ``past`` is nothing to it: a frame is made of its own samples.
+        """
         x = pad_to_whole_frames(wave, lengths)
         steps = lengths.clamp(min=WINDOW)
         if reads_for_free(x) and not needs_gradients(x, self):

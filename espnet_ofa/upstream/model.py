@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -11,19 +12,25 @@ from torch import Tensor, nn
 
 from espnet_ofa.cif import expand
 from espnet_ofa.subsampling.choice import Squeeze, SqueezePolicy, as_choices
+from espnet_ofa.subsampling.chunks import Chunk, Past, chunks_of_units
 from espnet_ofa.subsampling.compressor import (
     CIFCompressor,
     CompressorOutput,
     build_compressor,
 )
+from espnet_ofa.subsampling.lengths import valid_mask
 from espnet_ofa.subsampling.rate import FRAME_MS, Lam, LamPolicy, LamRule
 from espnet_ofa.subsampling.squeeze import SqueezeCompressor
+from espnet_ofa.upstream.attention import Chunked, Padded
+from espnet_ofa.upstream.buckets import Bucketed
+from espnet_ofa.upstream.condition import RateCondition
 from espnet_ofa.upstream.config import UpstreamConfig
 from espnet_ofa.upstream.extractor import (
     build_extractor,
     frame_lengths,
     normalize_wave,
 )
+from espnet_ofa.upstream.pooling import Pooling
 from espnet_ofa.upstream.transformer import Encoded, Transformer
 from espnet_ofa.upstream.upsampler import Upsampler
 
@@ -74,6 +81,7 @@ class OFAUpstream(nn.Module):
 
     frame_ms = FRAME_MS
     optimized: str | None = None  # what for, once optimize() has run
+    bucketed: Bucketed | None = None  # forward() in CUDA graphs, after optimize()
 
     def __init__(self, config: UpstreamConfig, policy: LamPolicy | None = None) -> None:
         super().__init__()
@@ -100,7 +108,12 @@ class OFAUpstream(nn.Module):
             config.activation_dropout,
         )
         self._set_up_squeeze()
+        self.chunk = Chunk.parse(config.chunk)
         self.set_merge(config.merge)
+        self.condition: RateCondition | None = None
+        self.set_condition(config.condition)
+        if self.chunk is not None:
+            self._set_up_chunks(self.chunk.frames)
 
     def _set_up_squeeze(self) -> None:
         """Who chooses S, q and k, where there is a choice; and the up-sampler."""
@@ -124,6 +137,36 @@ class OFAUpstream(nn.Module):
             if squeezes:
                 compressor.choose = self.policy.squeeze.factor
 
+    def _set_up_chunks(self, frames: int) -> None:
+        """Let nothing look beyond the end of its chunk.
+
+        Raises:
+            ValueError: something in the config cannot but do so.
+        """
+        config, compressor = self.config, self.compressor
+        if config.normalize_wave:
+            raise ValueError(
+                "normalize_wave does not go with chunk: mean and variance of a "
+                "waveform are known when it has ended"
+            )
+        if isinstance(compressor, SqueezeCompressor) or not (
+            config.query_pool == config.key_pool == 1
+        ):
+            raise ValueError(
+                "compressor: squeeze, query_pool and key_pool do not go with chunk: "
+                "their windows cross its end"
+            )
+        if frames % getattr(compressor, "factor", 1):
+            raise ValueError(
+                f"compressor_conf: factor must divide the {frames} frames of a chunk; "
+                f"got {compressor.factor}"
+            )
+        self.extractor.set_chunk(frames)
+        if isinstance(compressor, CIFCompressor):
+            compressor.predictor.chunk = frames
+        if self.transformer.position is not None:
+            self.transformer.position.causal = True
+
     def set_merge(self, merge: dict) -> None:
         """Choose which layers merge adjacent units, and how many; none for ``{}``.
 
@@ -141,9 +184,40 @@ class OFAUpstream(nn.Module):
                 "merge does not go with query_pool, key_pool or upsampler, which count "
                 "on units of one length"
             )
+        if merge and self.chunk is not None:
+            raise ValueError("merge does not go with chunk, since it crosses chunks")
         self.transformer.set_merge(merge)
         if merge != self.config.merge:
             self.config = replace(self.config, merge=merge)
+
+    def set_condition(self, condition: Sequence[str]) -> None:
+        """Choose what the Transformer is told of the rate; nothing for ``[]``.
+
+        Until it is trained a new condition has no effect; one that it has is kept.
+
+        Args:
+            condition: ``durations``, ``lam`` or both.
+
+        Raises:
+            ValueError: something else, or lambda where nothing compresses by it.
+        """
+        if "lam" in condition and not self.compressor.uses_lam:
+            raise ValueError(
+                "condition: lam needs compressor: cif; "
+                f"{self.config.compressor} has no lambda"
+            )
+        if "durations" in condition and self.chunk is not None:
+            raise ValueError(
+                "condition: durations does not go with chunk: how long the last unit "
+                "is, is known after it was given out"
+            )
+        has = [] if self.condition is None else self.condition.kinds
+        if set(condition) != set(has):
+            self.condition = None
+            if condition:
+                new = RateCondition(self.config.dim, condition)
+                self.condition = new.to(self.project.weight)
+        self.config = replace(self.config, condition=list(condition))
 
     @property
     def squeeze_policy(self) -> SqueezePolicy | None:
@@ -162,12 +236,15 @@ class OFAUpstream(nn.Module):
         """Width of the hidden states."""
         return self.config.dim
 
-    def extract(self, wave: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+    def extract(
+        self, wave: Tensor, lengths: Tensor, past: Past | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Waveform to frames.
 
         Args:
             wave: (B, L) samples at 16 kHz.
             lengths: (B,) samples.
+            past: of a stream, of which these are the samples of the next chunk.
 
         Returns:
             (B, S, width) frames and (B,) lengths.
@@ -184,7 +261,7 @@ class OFAUpstream(nn.Module):
             wave = normalize_wave(wave, lengths)
         if self.squeeze_policy is not None:
             self.squeeze_policy.draw()  # a new batch begins
-        frames, n_frames = self.extractor(wave, lengths)
+        frames, n_frames = self.extractor(wave, lengths, past)
         return self.norm(frames), n_frames
 
     def compress(
@@ -195,34 +272,40 @@ class OFAUpstream(nn.Module):
         num_units: int | None = None,
     ) -> CompressorOutput:
         """Frames to units; asks the policy for lambda when none is given."""
-        if not self.compressor.uses_lam:
-            return self.compressor(frames, lengths, num_units=num_units)
-        lam = self.policy() if lam is None else lam
-        return self.compressor(frames, lengths, lam, num_units)
+        if self.compressor.uses_lam:
+            lam = self.policy() if lam is None else lam
+            out = self.compressor(frames, lengths, lam, num_units)
+        else:
+            out = self.compressor(frames, lengths, num_units=num_units)
+        return self._cut(out, lengths)
+
+    def _cut(self, out: CompressorOutput, lengths: Tensor) -> CompressorOutput:
+        """Say which chunk each unit is in, where there are chunks."""
+        if self.chunk is None:
+            return out
+        threshold = getattr(self.compressor, "threshold", 1.0)
+        chunks = chunks_of_units(out, lengths, threshold, self.chunk.frames)
+        return out._replace(chunks=chunks)
 
     def encode(
         self, units: Tensor, lengths: Tensor, num_layers: int | None = None
     ) -> list[Tensor]:
         """(B, U, width) units, (B,) lengths to ``num_layers + 1`` of (B, U, dim).
 
-        In a model whose layers merge, units are taken to last equally long, and merged
-        ones are copied back, so that lengths and durations stay the compressor's; see
-        :meth:`encode_units`.
+        Units are taken for frames: of one duration, at lambda 0. Where layers merge
+        them, merged ones are copied back, so that lengths and durations stay the
+        compressor's; see :meth:`encode_units`.
         """
-        setting = self.squeeze_now()
-        return self.transformer.run(
-            self._project(units),
-            lengths,
-            num_layers=num_layers,
-            query=setting.query,
-            key=setting.key,
-        ).copied()
+        durations = valid_mask(lengths, units.shape[1]).float()
+        out = CompressorOutput(units, lengths, durations, lam=0.0)
+        return self.encode_units(self._cut(out, lengths), num_layers).copied()
 
     def encode_units(
         self,
         out: CompressorOutput,
         num_layers: int | None = None,
         wait: bool = True,
+        scope: Padded | None = None,
     ) -> Encoded:
         """Hidden states at their own units, whose lengths and durations come along.
 
@@ -230,22 +313,35 @@ class OFAUpstream(nn.Module):
             out: what :meth:`compress` returned (units may have been masked).
             num_layers: run only so many Transformer layers; all by default.
             wait: whether layers that merge by threshold may wait for the device.
+            scope: what each unit may see, in a stream; else the config says it.
         """
-        setting = self.squeeze_now()
         return self.transformer.run(
-            self._project(out.units),
+            self._project(out),
             out.lengths,
             out.durations,
             num_layers,
-            setting.query,
-            setting.key,
             wait,
+            scope or self._scope(out),
         )
 
-    def _project(self, units: Tensor) -> Tensor:
+    def _scope(self, out: CompressorOutput) -> Padded | None:
+        """What each unit may see; None where that is its whole utterance."""
+        if self.chunk is not None:
+            assert out.chunks is not None  # compress() says them
+            return Chunked(out.chunks, self.chunk.left)
+        setting = self.squeeze_now()
+        if setting.query == setting.key == 1:
+            return None
+        size = out.units.shape[1]
+        return Pooling(out.lengths, size, setting.query, setting.key)
+
+    def _project(self, out: CompressorOutput) -> Tensor:
         """To the Transformer's width, and its dtype where it has one of its own."""
-        weight = self.project.weight
-        return self.project(units.to(weight.dtype) if self.optimized else units)
+        units, weight = out.units, self.project.weight
+        units = self.project(units.to(weight.dtype) if self.optimized else units)
+        if self.condition is None:
+            return units
+        return self.condition(units, out.durations, out.lam)
 
     def to_frames(self, states: Tensor, durations: Tensor, num_frames: int) -> Tensor:
         """Units back to frames: learned where there is an up-sampler, or repeated.
@@ -309,6 +405,8 @@ class OFAUpstream(nn.Module):
         """
         if lengths is None:
             lengths = wave.new_full(wave.shape[:1], wave.shape[-1], dtype=torch.long)
+        if self.bucketed is not None and self.bucketed.fits(wave, lengths, lam):
+            return self.bucketed(wave, lengths, lam, num_layers, num_units)
         frames, n_frames = self.extract(wave, lengths)
         out = self.compress(frames, n_frames, lam, num_units)
         encoded = self.encode_units(out, num_layers, wait=num_units is None)
@@ -332,26 +430,36 @@ class OFAUpstream(nn.Module):
             self.compressor.predictor.reset_rate()
 
     def optimize(
-        self, device: str | torch.device | None = None, dtype: str = "fp32"
+        self,
+        device: str | torch.device | None = None,
+        dtype: str = "fp32",
+        mode: str = "eager",
     ) -> OFAUpstream:
         """Prepare for inference on a device, in place; returns itself.
 
         Weight norm is folded into its weights; on CPUs freed memory is kept for reuse
         (a setting of glibc for the whole process). An optimised upstream can neither be
-        trained, saved nor copied.
+        trained, saved, copied nor moved.
 
         Args:
             device: where it will run; where it is by default.
             dtype: of the Transformer: ``fp32``; ``bf16``, the weights themselves and
                 not autocast; ``int8``, CPUs only. Extractor and compressor stay in
                 fp32, so that the units are the same.
+            mode: ``eager``; or ``graphs``, CUDA only: audio is padded to buckets of
+                length, and each is recorded once as two CUDA graphs, around the wait
+                for the number of units. One pair serves every lambda. At most 64 are
+                kept, the least recently used one is dropped; a batch of more than 5
+                minutes, and a lambda that is a rule, run eagerly. From one stream and
+                one thread at a time; autocast around a call has no effect.
 
         Raises:
-            ValueError: unknown dtype, int8 beyond CPUs, or optimised before.
+            ValueError: unknown dtype or mode, int8 beyond CPUs, graphs beyond CUDA or
+                for an upstream whose units are not counted, or optimised before.
         """
         from espnet_ofa.upstream.optimize import optimize
 
-        return optimize(self, device, dtype)
+        return optimize(self, device, dtype, mode)
 
     def save_pretrained(self, directory: str | Path) -> None:
         """Write ``config.yaml`` and ``model.safetensors``.

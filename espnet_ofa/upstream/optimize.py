@@ -14,18 +14,22 @@ import torch
 from torch import nn
 from torch.nn.utils import parametrize
 
+from espnet_ofa.upstream.buckets import Bucketed
+from espnet_ofa.upstream.graphs import CUDARecorder, Graphs
 from espnet_ofa.upstream.linears import Int8Linear, PackedLinear, replace_linears
 
 if TYPE_CHECKING:
     from espnet_ofa.upstream.model import OFAUpstream
 
 DTYPES = ("fp32", "bf16", "int8")
+MODES = ("eager", "graphs")
 
 
 def optimize(
     upstream: OFAUpstream,
     device: str | torch.device | None = None,
     dtype: str = "fp32",
+    mode: str = "eager",
 ) -> OFAUpstream:
     """Prepare an upstream for inference, in place; see :meth:`OFAUpstream.optimize`."""
     device = next(upstream.parameters()).device if device is None else device
@@ -34,10 +38,16 @@ def optimize(
         raise ValueError(f"dtype must be one of {', '.join(DTYPES)}; got {dtype!r}")
     if dtype == "int8" and device.type != "cpu":
         raise ValueError(f"int8 is for CPUs, not {device}; take bf16 there")
+    if mode not in MODES:
+        raise ValueError(f"mode must be one of {', '.join(MODES)}; got {mode!r}")
+    if mode == "graphs" and device.type != "cuda":
+        raise ValueError(f"mode graphs is for CUDA devices, not {device}; take eager")
     if upstream.optimized is not None:
         raise ValueError(
             f"this upstream is optimised for {upstream.optimized} already: load it anew"
         )
+    if mode == "graphs":
+        upstream.bucketed = Bucketed(upstream, Graphs(CUDARecorder(device)))
     upstream.eval().requires_grad_(False).to(device)
     fold_weight_norm(upstream)
     if dtype == "bf16":
@@ -54,6 +64,8 @@ def optimize(
         elif torch.backends.mkldnn.is_available():
             replace_linears(upstream.transformer, PackedLinear, but)
     upstream.optimized = f"{device.type}, {dtype}"
+    if mode == "graphs":
+        upstream.optimized += ", graphs"
     return upstream
 
 

@@ -8,46 +8,43 @@ lengths and durations stay as they are and only attention gets cheaper (Vyas et 
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Sequence
 
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from espnet_ofa.subsampling.fixed import mean_windows
-from espnet_ofa.subsampling.lengths import subsampled_lengths, valid_mask
+from espnet_ofa.subsampling.lengths import subsampled_lengths
+from espnet_ofa.upstream.attention import Padded
 
 
-class Pooling(NamedTuple):
-    """How one attention pools.
+class Pooling(Padded):
+    """A padded batch whose attention pools.
 
-    Attributes:
+    Args:
         lengths: (B,) units; averages are over these only.
+        size: U.
         query: units that share a query.
-        key: units that are averaged into one key and value.
+        key: units that are averaged into one key and value; a window is seen if any of
+            its units is no padding.
     """
 
-    lengths: Tensor
-    query: int = 1
-    key: int = 1
+    def __init__(self, lengths: Tensor, size: int, query: int, key: int) -> None:
+        super().__init__(subsampled_lengths(lengths, key), -(-size // key))
+        self.lengths = lengths
+        self.query = query
+        self.key = key
 
-    def mask(self, size: int) -> Tensor:
-        """(B, 1, 1, ceil(size / key)), True where any unit of the window is valid."""
-        windows = -(-size // self.key)
-        lengths = subsampled_lengths(self.lengths, self.key)
-        return valid_mask(lengths, windows)[:, None, None]
-
-    def project(self, qkv: nn.Linear, x: Tensor) -> list[Tensor]:
+    def project(self, qkv: nn.Module, x: Tensor) -> Sequence[Tensor]:
         """(B, U, D) -> query (B, ceil(U / q), D), key and value (B, ceil(U / k), D)."""
-        if self.query == self.key == 1:
-            return list(qkv(x).chunk(3, dim=-1))
         sizes = [x.shape[-1], 2 * x.shape[-1]]
-        query_weight, rest_weight = qkv.weight.split(sizes)
-        query_bias, rest_bias = qkv.bias.split(sizes)
+        query_weight, rest_weight = qkv.weight.split(sizes)  # type: ignore[operator]
+        query_bias, rest_bias = qkv.bias.split(sizes)  # type: ignore[operator]
         query = F.linear(self._pool(x, self.query), query_weight, query_bias)
         rest = F.linear(self._pool(x, self.key), rest_weight, rest_bias)
         return [query, *rest.chunk(2, dim=-1)]
 
-    def repeat(self, x: Tensor, size: int) -> Tensor:
+    def spread(self, x: Tensor, size: int) -> Tensor:
         """(B, ceil(U / q), D) -> (B, size, D)."""
         if self.query == 1:
             return x

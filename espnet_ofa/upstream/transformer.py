@@ -5,61 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from espnet_ofa.cif.tracing import needs_gradients, reads_for_free
+from espnet_ofa.cif.tracing import needs_gradients
+from espnet_ofa.subsampling.chunks import Past
 from espnet_ofa.subsampling.lengths import valid_mask
 from espnet_ofa.subsampling.squeeze import PositionalConv
+from espnet_ofa.upstream.attention import Padded, SelfAttention, choose_scope
 from espnet_ofa.upstream.merging import AdjacentMerging, Merge
-from espnet_ofa.upstream.pooling import Pooling
-
-
-class SelfAttention(nn.Module):
-    """Multi-head self-attention through scaled_dot_product_attention."""
-
-    def __init__(self, dim: int, heads: int, dropout: float) -> None:
-        super().__init__()
-        if dim % heads:
-            raise ValueError(f"dim {dim} is not a multiple of heads {heads}")
-        self.heads = heads
-        self.dropout = dropout
-        self.qkv = nn.Linear(dim, 3 * dim)
-        self.out = nn.Linear(dim, dim)
-
-    def forward(
-        self, x: Tensor, mask: Tensor | list[int], pooling: Pooling | None = None
-    ) -> tuple[Tensor, Tensor]:
-        """Attend.
-
-        Args:
-            x: (B, U, D).
-            mask: (B, 1, 1, K) bool, True where a key may be seen; K is U, or the number
-                of windows where keys are pooled. Or the lengths of utterances that lie
-                end to end in one row.
-            pooling: of queries, keys and values.
-
-        Returns:
-            (B, U, D) output and (B, K, D) keys.
-        """
-        if pooling is None:
-            query, key, value = self.qkv(x).chunk(3, dim=-1)
-        else:
-            query, key, value = pooling.project(self.qkv, x)
-        q, k, v = (
-            y.unflatten(-1, (self.heads, -1)).transpose(1, 2)  # (B, H, U, D / H)
-            for y in (query, key, value)
-        )
-        dropout = self.dropout if self.training else 0.0
-        attend = F.scaled_dot_product_attention
-        if isinstance(mask, list):
-            parts = zip(*(y.split(mask, dim=2) for y in (q, k, v)), strict=True)
-            y = torch.cat([attend(*part, dropout_p=dropout) for part in parts], 2)
-        else:
-            y = attend(q, k, v, attn_mask=mask, dropout_p=dropout)
-        out = self.out(y.transpose(1, 2).flatten(2))
-        return out if pooling is None else pooling.repeat(out, x.shape[1]), key
 
 
 class TransformerLayer(nn.Module):
@@ -88,21 +42,19 @@ class TransformerLayer(nn.Module):
     def forward(
         self,
         x: Tensor,
-        mask: Tensor | list[int],
-        pooling: Pooling | None = None,
+        scope: Padded,
         merge: Callable[[Tensor, Tensor], Tensor] | None = None,
     ) -> Tensor:
         """(B, U, D) -> (B, U, D).
 
         Args:
             x: (B, U, D).
-            mask: as in :class:`SelfAttention`.
-            pooling: likewise.
+            scope: what each unit may see.
             merge: makes fewer units of (B, U, D) units and (B, U, D) keys, between
                 attention and feed-forward.
         """
         y = self.attention_norm(x) if self.norm_first else x
-        y, keys = self.attention(y, mask, pooling)
+        y, keys = self.attention(y, scope)
         x = x + self.dropout(y)
         x = x if self.norm_first else self.attention_norm(x)
         if merge is not None:
@@ -239,9 +191,8 @@ class Transformer(nn.Module):
         lengths: Tensor,
         durations: Tensor | None = None,
         num_layers: int | None = None,
-        query: int = 1,
-        key: int = 1,
         wait: bool = True,
+        scope: Padded | None = None,
     ) -> Encoded:
         """Hidden states of every depth, each at its own units.
 
@@ -250,78 +201,42 @@ class Transformer(nn.Module):
             lengths: (B,) units that are not padding.
             durations: (B, U) frames that each covers; one each by default.
             num_layers: run only so many layers; all by default.
-            query: units that share an attention query.
-            key: units that are averaged into one key and value.
             wait: allow layers that merge by threshold to wait for the device, once in a
                 call, after the last of them; data on a CPU, for which nobody waits,
                 are cut after each.
+            scope: what each unit may see; by default all of its utterance.
         """
         if durations is None:
             durations = valid_mask(lengths, x.shape[1]).float()
-        pooled = query > 1 or key > 1
-        if pooled and self.merging is not None:
-            raise ValueError("query and key pooling do not go with merge")
-        pooling = Pooling(lengths, query, key) if pooled else None
-        size = x.shape[1]
-        packed = None
-        if not (pooled or self.merging or needs_gradients(x, self)):
-            packed = _sizes_to_pack(x, lengths)
-        mask = packed or (pooling or Pooling(lengths)).mask(size)
-        if packed is None:
-            x = self._embed(x, lengths)
-        else:
-            rows = [row[None, :n] for row, n in zip(x, packed, strict=True) if n]
-            counts = lengths[lengths > 0].split(1)
-            x = torch.cat([*map(self._embed, rows, counts)], 1)
-        states = [x]
+        if scope is None:
+            may_pack = self.merging is None and not needs_gradients(x, self)
+            scope = choose_scope(x, lengths, may_pack)
+        elif self.merging is not None:
+            raise ValueError("merge goes neither with query and key pooling nor chunks")
+        states = [scope.enter(self._embed, x, lengths)]
         merges: dict[int, Merge] = {}
         layers = self.layers[:num_layers]
         merging = [i for i in self.merging_layers if i < len(layers)]
 
         def merge(x: Tensor, keys: Tensor) -> Tensor:
-            nonlocal lengths, durations, mask
+            nonlocal lengths, durations, scope
             assert self.merging is not None
             trim = wait and (x.device.type == "cpu" or len(states) - 1 == merging[-1])
             found = merges[len(states)] = self.merging(keys, lengths, durations, trim)
             lengths, durations = found.lengths, found.durations
             x = found.average(x)
-            mask = Pooling(lengths).mask(x.shape[1])
+            scope = Padded(lengths, x.shape[1])
             return x
 
         for i, layer in enumerate(layers):
             then = merge if i in merging else None
-            states.append(layer(states[-1], mask, pooling, then))
+            states.append(layer(states[-1], scope, then))
         if self.norm_first and len(states) == len(self.layers) + 1:
             states[-1] = self.norm(states[-1])
-        if packed is not None:
-            states = [_pad(y[0], packed, size) for y in states]
-        return Encoded(states, lengths, durations, merges)
+        return Encoded([*map(scope.leave, states)], lengths, durations, merges)
 
-    def _embed(self, x: Tensor, lengths: Tensor) -> Tensor:
+    def _embed(self, x: Tensor, lengths: Tensor, past: Past | None = None) -> Tensor:
         """(B, U, D), (B,) -> (B, U, D): what the first layer sees."""
         if self.position is not None:
-            x = self.position(x, lengths)
+            x = self.position(x, lengths, past=past)
         return self.dropout(x if self.norm_first else self.norm(x))
-
-
-def _sizes_to_pack(x: Tensor, lengths: Tensor) -> list[int] | None:
-    """Lengths, where all units of a batch should lie end to end in one row.
-
-    So that padding costs nothing; for inference on CPUs: there lengths are read for
-    nothing, and attention to one utterance after the other is no slower.
-
-    Returns:
-        The lengths; None where packing does not apply, or nothing is padding.
-    """
-    if not reads_for_free(x):
-        return None
-    sizes = lengths.tolist()
-    return sizes if 0 < sum(sizes) < x.shape[0] * x.shape[1] else None
-
-
-def _pad(row: Tensor, sizes: list[int], size: int) -> Tensor:
-    """(sum of sizes, D) -> (B, size, D), zero on padding."""
-    out = row.new_zeros(len(sizes), size, row.shape[1])
-    for b, part in enumerate(row.split(sizes)):
-        out[b, : len(part)] = part
-    return out

@@ -104,6 +104,27 @@ def test_upstream(tmp_path, dtype):
             assert 0.8 < curve["macs_exponent"] < 1.3
 
 
+def test_streaming(tmp_path):
+    options = [
+        "--quick",
+        "--rounds=1",
+        "--processes=1",
+        "--layers=1",
+        "--lams",
+        "0",
+        "1",
+    ]
+    bench.main(["streaming", *options, "--out", str(tmp_path), "--name=found"])
+    rows = json.loads((tmp_path / "found.json").read_text())["rows"]
+    assert [row["lam"] for row in rows] == [0.0, 1.0]
+    assert rows[0]["units"] == 99 > rows[1]["units"] > 0  # 2 s, every 20 ms
+    for row in rows:
+        assert row["latency_ms"] == 335.0
+        assert 0 < row["low"] <= row["seconds"] <= row["high"] <= row["worst"]
+        assert row["rtf"] > 0 and row["offline"] > 0
+    assert "| lambda |" in (tmp_path / "found.md").read_text()
+
+
 def test_training(tmp_path):
     options = ["--batch=2", "--seconds=1", "--lams", "0", "1"]
     rows = call(tmp_path, "train", *options)["rows"]

@@ -132,6 +132,7 @@ def test_other_compressors(compressor):
 
 SQUEEZE = {"compressor": "squeeze", "pos_kernel": 0}
 RIVALS = [
+    {"compressor": "mean", "condition": ["durations"]},
     {**SQUEEZE, "compressor_conf": {"factor": 3, "kernel": 5, "groups": 2}},
     {
         **SQUEEZE,

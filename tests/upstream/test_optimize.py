@@ -45,6 +45,29 @@ def test_outputs_stay(conf, dtype, lam):
         assert (a - b).norm() > 1e-4 * b.norm()
 
 
+def test_bf16_leaves_what_decides_lengths_alone():
+    upstream = make(CONV).optimize("cpu", "bf16")
+    kinds = {name.split(".")[0]: p.dtype for name, p in upstream.named_parameters()}
+    low = {name for name, dtype in kinds.items() if dtype == torch.bfloat16}
+    assert low == {"project", "transformer"}
+    out = upstream(*audio(), 0.6)
+    assert out.alpha.dtype == out.weights.dtype == out.durations.dtype == torch.float32
+
+
+@pytest.mark.parametrize("conf", [CONV, LOGMEL], ids=["conv", "logmel"])
+def test_bf16_weights_err_little_more_than_autocast(conf):
+    """Autocast keeps sums and norms in fp32, and costs casts."""
+    wave, lengths = audio()
+    want = make(conf)(wave, lengths, 0.6).hidden_states[-1][0]
+    upstream = make(conf)
+    out = upstream.compress(*upstream.extract(wave, lengths), 0.6)
+    with torch.autocast("cpu", torch.bfloat16):
+        low = upstream.encode_units(out).states[-1][0].float()
+    ours = make(conf).optimize("cpu", "bf16")(wave, lengths, 0.6)
+    ours = ours.hidden_states[-1][0].float()
+    assert (ours - want).norm() <= 3 * (low - want).norm()
+
+
 POOLED = [
     {"query_pool": 2},
     {"key_pool": [1, 2]},

@@ -5,8 +5,9 @@ import torch
 from torch.nn import functional as F
 
 from espnet_ofa.subsampling.lengths import valid_mask
+from espnet_ofa.upstream.attention import Padded, SelfAttention
 from espnet_ofa.upstream.pooling import Pooling
-from espnet_ofa.upstream.transformer import SelfAttention, Transformer
+from espnet_ofa.upstream.transformer import Transformer
 
 DIM, HEADS = 8, 2
 LENGTHS = torch.tensor([11, 4, 1])
@@ -42,17 +43,16 @@ def by_hand(layer, x, query, key):
 def test_attention_equals_the_loop_whatever_the_padding(query, key):
     layer, x = attention(), torch.randn(3, 11, DIM)
     x[~valid_mask(LENGTHS, 11)] = 1e4
-    pooling = Pooling(LENGTHS, query, key)
     with torch.no_grad():
-        found, _ = layer(x, pooling.mask(11), pooling)
+        found, _ = layer(x, Pooling(LENGTHS, 11, query, key))
         for row, n in enumerate(LENGTHS.tolist()):
             wanted = by_hand(layer, x[row, :n], query, key)
             torch.testing.assert_close(found[row, :n], wanted, atol=1e-5, rtol=1e-4)
 
 
 def test_a_window_is_seen_if_any_of_its_units_is():
-    mask = Pooling(LENGTHS, key=3).mask(11)
-    assert mask.shape == (3, 1, 1, 4)
+    mask = Pooling(LENGTHS, 11, query=1, key=3).mask
+    assert mask is not None and mask.shape == (3, 1, 1, 4)
     assert mask[:, 0, 0].tolist() == [[True] * 4, [True, True, False, False]] + [
         [True, False, False, False]
     ]
@@ -60,9 +60,8 @@ def test_a_window_is_seen_if_any_of_its_units_is():
 
 def test_without_pooling_nothing_changes():
     layer, x = attention(), torch.randn(3, 11, DIM)
-    mask = valid_mask(LENGTHS, 11)[:, None, None]
-    one = Pooling(LENGTHS, 1, 1)
-    assert torch.equal(layer(x, one.mask(11), one)[0], layer(x, mask)[0])
+    one = layer(x, Pooling(LENGTHS, 11, 1, 1))[0]
+    torch.testing.assert_close(one, layer(x, Padded(LENGTHS, 11))[0])
 
 
 @pytest.mark.parametrize(("query", "key"), [(2, 1), (1, 2), (3, 4)])
@@ -70,7 +69,7 @@ def test_units_and_gradients_stay_whole(query, key):
     torch.manual_seed(0)
     model = Transformer(DIM, 2, HEADS, 12, pos_kernel=3, pos_groups=1)
     x = torch.randn(3, 11, DIM, requires_grad=True)
-    out = model.run(x, LENGTHS, query=query, key=key)
+    out = model.run(x, LENGTHS, scope=Pooling(LENGTHS, 11, query, key))
     assert [y.shape for y in out.states] == [(3, 11, DIM)] * 3
     assert torch.equal(out.lengths, LENGTHS) and not out.merges
     F.layer_norm(out.states[-1][0], (DIM,)).square().sum().backward()
