@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -62,6 +63,7 @@ class Adapter(nn.Module):
     role: str
     frame_ms: float
     policy: LamPolicy
+    sandwich: float = 0.0  # of the frontend only
 
     def _setup(
         self,
@@ -77,6 +79,7 @@ class Adapter(nn.Module):
                 ("lam_price", lam_price),
                 ("guidance", guidance),
                 ("ctc_guard", ctc_guard),
+                ("sandwich", self.sandwich),
             )
             if value
         ]
@@ -87,7 +90,7 @@ class Adapter(nn.Module):
             lams = {
                 "lam": policy.fixed,
                 "lam: adaptive": policy.learnable,
-                "lam_train": policy.sampler,
+                "lam_train": not policy.learnable and policy.sampler,
             }
             wanted += [name for name, value in lams.items() if value]
             if wanted:
@@ -106,6 +109,11 @@ class Adapter(nn.Module):
                 "learned and alpha keeps its rate. Set lam: adaptive (or "
                 "compressor_conf: {rate_gradient: true})"
             )
+        elif self.sandwich and (policy.learnable or policy.sampler is None):
+            raise ValueError(
+                f"{self.role}: ofa: sandwich goes with a lambda that is drawn: set lam "
+                "and lam_train"
+            )
         if guidance:
             compressor.anchored = False
         self.lam_price = lam_price
@@ -113,6 +121,7 @@ class Adapter(nn.Module):
         self.ctc_guard = ctc_guard
         self._wanted = wanted
         self._claimed = False
+        self._looking_again = False
         self._needed: Tensor | None = None
         self._graph: tuple[Tensor, Tensor, Tensor] | None = None
         self._durations: Tensor | None = None
@@ -133,6 +142,25 @@ class Adapter(nn.Module):
         self._needed = needed
         self._graph = None
 
+    @property
+    def in_training(self) -> bool:
+        """True in a training step.
+
+        ESPnet's collect_stats, which never calls eval(), has no gradients.
+        """
+        enabled = torch.is_grad_enabled() or self._looking_again
+        return self.training and enabled
+
+    @contextmanager
+    def second_look(self) -> Iterator[None]:
+        """Within, a step is of training, but nothing learns from it or counts it."""
+        self._looking_again = True
+        try:
+            with torch.no_grad():
+                yield
+        finally:
+            self._looking_again = False
+
     def _compress(
         self,
         compressor: Compressor,
@@ -149,7 +177,7 @@ class Adapter(nn.Module):
             input_lengths: (B,) the adapter's input, in frames of ``frame_ms``.
         """
         self.init_keeper.release()
-        learning = self.training and torch.is_grad_enabled()
+        learning = self.in_training
         if learning and self._wanted and not self._claimed:
             raise RuntimeError(
                 f"{self.role}_conf asks for {', '.join(self._wanted)}, which the stock "

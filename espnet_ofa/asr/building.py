@@ -120,6 +120,11 @@ def check_neighbours(role: str, lam: object) -> None:
             f"{role}: ofa with lam: adaptive: weight_decay would pull lambda to the "
             "middle of its bounds. Set exclude_weight_decay: true"
         )
+    if lam == "adaptive" and getattr(args, "model", None) != "ofa":
+        logger.warning(
+            f"{role}: ofa with lam: adaptive: without model: ofa, lambda has only the "
+            "derivative of the loss, which is mostly noise"
+        )
     if role != "encoder":
         name = getattr(args, "encoder", None)
         how = subsampling_of(name, getattr(args, "encoder_conf", None) or {})

@@ -9,16 +9,18 @@ from espnet2.cls.espnet_model import ESPnetClassificationModel
 from espnet2.torch_utils.device_funcs import force_gatherable
 from torch import Tensor
 
-from espnet_ofa.asr.adapter import only_adapter, refuse_misfit
+from espnet_ofa.asr.adapter import Adapter, only_adapter, refuse_misfit
+from espnet_ofa.asr.slope import learn_lam
 
 
 class OFAClassificationModel(ESPnetClassificationModel):
     """ESPnet's classification model that listens to its ofa adapter.
 
-    Needed only for a price on units (``lam_price``) or ``guidance``, which are set on
-    the adapter; also reports the measured ``period_ms`` and ``lam``. ESPnet's
-    ``build_model`` knows one class only, so this one comes with
-    :class:`espnet_ofa.tasks.cls.OFACLSTask`.
+    Needed only for a learned lambda, which follows the slope of the loss (see
+    :func:`~espnet_ofa.asr.slope.learn_lam`), and for a price on units (``lam_price``)
+    or ``guidance``, which are set on the adapter; also reports the measured
+    ``period_ms`` and ``lam``. ESPnet's ``build_model`` knows one class only, so this
+    one comes with :class:`espnet_ofa.tasks.cls.OFACLSTask`.
 
     Takes the arguments of :class:`ESPnetClassificationModel`.
 
@@ -30,6 +32,10 @@ class OFAClassificationModel(ESPnetClassificationModel):
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         adapter = only_adapter(self.frontend, self.preencoder, self.encoder)
+        if adapter.sandwich:
+            raise ValueError(
+                f"{adapter.role}_conf: sandwich is for ASR, not for classification"
+            )
         if adapter.ctc_guard:
             raise ValueError(
                 f"{adapter.role}_conf: ctc_guard: true needs CTC, which a "
@@ -49,6 +55,19 @@ class OFAClassificationModel(ESPnetClassificationModel):
         """Loss, statistics and weight; see :class:`ESPnetClassificationModel`."""
         # Not kept: a replica of DataParallel has parts of its own.
         adapter = only_adapter(self.frontend, self.preencoder, self.encoder)
+        batch = speech, speech_lengths, label, label_lengths
+        return learn_lam(adapter, lambda: self._step(adapter, *batch, **kwargs))
+
+    def _step(
+        self,
+        adapter: Adapter,
+        speech: Tensor,
+        speech_lengths: Tensor,
+        label: Tensor,
+        label_lengths: Tensor,
+        **kwargs: Any,
+    ) -> tuple[Tensor, dict[str, Tensor], Tensor]:
+        """Forward at whatever lambda the policy says."""
         adapter.begin(torch.ones_like(speech_lengths))  # one unit is enough to pool
         loss, stats, weight = super().forward(
             speech, speech_lengths, label, label_lengths, **kwargs

@@ -17,6 +17,7 @@ from espnet_ofa.asr.building import (
     loading_checkpoint,
     parse_rate,
 )
+from espnet_ofa.cif import expand
 from espnet_ofa.subsampling import LamPolicy
 from espnet_ofa.subsampling.lengths import valid_mask
 from espnet_ofa.subsampling.rate import DEFAULT_MEAN_ALPHA, LamTrain
@@ -37,15 +38,18 @@ class OFAFrontend(Adapter, AbsFrontend):
         upstream: directory or hub id (config and weights); or only the config, as a
             mapping or a ``.yaml`` file, for random weights.
         lam: lambda at evaluation, in [0, 2]; or ``adaptive`` for a learned one.
-        lam_train: lambda in training: ``uniform | uniform_period | extended``, a
-            number, ``[low, high]``; by default the same as ``lam``.
-        lam_conf: for ``adaptive``: ``{init, low, high, speed}``.
+        lam_train: lambda in training: ``uniform | log_period | uniform_period |
+            extended``, a number, ``[low, high]``; by default the same as ``lam``.
+        lam_conf: for ``adaptive``: ``{init, low, high, speed, window}``.
         squeeze: (S, q, k) at evaluation, ``[2, 1, 2]`` or ``"2,1,2"``, for a stochastic
             upstream; see :class:`~espnet_ofa.subsampling.SqueezePolicy`.
         squeeze_train: ``uniform`` draws a setting at each training step; by default the
             upstream is fine-tuned to ``squeeze``.
         merge: ``{layers: [...], ratio: ...}``, or ``threshold``: layers of the upstream
             that merge adjacent units, in place of what its config says.
+        condition: ``[durations]``, ``[lam]`` or both: what the Transformer is told of
+            the rate, in place of what the upstream's config says. A new one starts
+            without an effect.
         seed: seed of the draws.
         layer: hidden state to return (0: embedding, -1: last layer), or ``weighted``
             for a learned average of all of them.
@@ -64,6 +68,9 @@ class OFAFrontend(Adapter, AbsFrontend):
         guidance: with ``model: ofa``: weight of the cardinality loss on raw alpha.
         ctc_guard: with ``model: ofa``: lower lambda in training for utterances that
             would have too few units for their labels.
+        sandwich: with ``model: ofa`` of ASR and ``lam_train``: train at lambda 0, at 1
+            and at the drawn one in each step, the latter two pulled to the first with
+            this weight; see :func:`espnet_ofa.asr.sandwich.sandwich`.
         upstream_config: written by ourselves into the ``config.yaml`` of a trained
             model, so that it can be rebuilt without ``upstream``.
     """
@@ -80,6 +87,7 @@ class OFAFrontend(Adapter, AbsFrontend):
         squeeze: str | int | list[int] | None = None,
         squeeze_train: str | None = None,
         merge: dict | None = None,
+        condition: list[str] | None = None,
         seed: int = 0,
         layer: int | str = -1,
         upsample: bool = False,
@@ -90,6 +98,7 @@ class OFAFrontend(Adapter, AbsFrontend):
         lam_price: float = 0.0,
         guidance: float = 0.0,
         ctc_guard: bool = False,
+        sandwich: float = 0.0,
         upstream_config: dict | None = None,
     ) -> None:
         super().__init__()
@@ -123,6 +132,8 @@ class OFAFrontend(Adapter, AbsFrontend):
         self._choose_squeeze(squeeze, squeeze_train, seed)
         if merge is not None:
             self.upstream.set_merge(merge)
+        if condition is not None:
+            self.upstream.set_condition(condition)
         self._choose_layer(layer)
         self.upsample = upsample
         if self.upstream.upsampler is not None:
@@ -132,9 +143,12 @@ class OFAFrontend(Adapter, AbsFrontend):
         self.freeze_updates = freeze_updates
         self.register_buffer("updates", torch.zeros(1))  # a float: see LamPolicy
         self._updates = 0
+        self._frames: tuple[Tensor, Tensor] | None = None  # of a sandwich's batch
+        self._spread: Tensor | None = None
         if freeze:
             self.upstream.requires_grad_(False)
             self.policy.requires_grad_(True)
+        self.sandwich = sandwich
         self._setup(
             self.upstream.compressor, lam_price, guidance, ctc_guard, keep=[self]
         )
@@ -213,10 +227,7 @@ class OFAFrontend(Adapter, AbsFrontend):
                 "not found and no checkpoint was loaded. Give a directory that "
                 "exists, or start from a checkpoint"
             )
-        frames, n_frames = self.upstream.extract(input, input_lengths)
-        # Gradients tell training from ESPnet's collect_stats, which is in train mode.
-        if self.training and torch.is_grad_enabled() and self.time_mask is not None:
-            frames = self._mask_time(frames, n_frames)
+        frames, n_frames = self._extract(input, input_lengths)
         out = self._compress(self.upstream.compressor, frames, n_frames, n_frames)
         encoded = self.upstream.encode_units(out, self.layer)
         if encoded.merges:  # fewer units than the compressor made
@@ -225,21 +236,53 @@ class OFAFrontend(Adapter, AbsFrontend):
         states = (
             encoded.states[-1:] if self.layer_weights is None else encoded.aligned()
         )
-        if self.training and torch.is_grad_enabled():
-            if self._updates < self.freeze_updates:
-                states = [state.detach() for state in states]
-            self._updates += 1
-            self.updates.fill_(self._updates)  # type: ignore[operator]
+        learning = self.training and torch.is_grad_enabled()
+        if learning and self._updates <= self.freeze_updates:
+            states = [state.detach() for state in states]
         if self.layer_weights is None:
             units = states[-1]
         else:
             shares = self.layer_weights.softmax(0)
             units = torch.einsum("n,nbud->bud", shares, torch.stack(states))
+        size = frames.shape[1]
+        if self.sandwich and learning:
+            self._spread = expand(units, encoded.durations, size)
         if not self.upsample:
             return units, encoded.lengths
-        size = frames.shape[1]
         self._durations = valid_mask(n_frames, size).float()
         return self.upstream.to_frames(units, encoded.durations, size), n_frames
+
+    def _extract(self, wave: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """Frames, masked in training; of a batch once, however often it is encoded."""
+        if self._frames is not None:
+            return self._frames
+        frames, n_frames = self.upstream.extract(wave, lengths)
+        if self.in_training and self.time_mask is not None:
+            frames = self._mask_time(frames, n_frames)
+        if self.training and torch.is_grad_enabled():
+            self._updates += 1
+            self.updates.fill_(self._updates)  # type: ignore[operator]
+            if self.sandwich and self._claimed:
+                self._frames = frames, n_frames
+        return frames, n_frames
+
+    def begin(self, needed: Tensor) -> None:
+        """Start a batch; see :class:`Adapter`."""
+        super().begin(needed)
+        self._frames = self._spread = None
+
+    def end(self) -> None:
+        """End of a batch: let go of the graph."""
+        super().end()
+        self._frames = self._spread = None
+
+    def spread_frames(self) -> tuple[Tensor, Tensor]:
+        """What the last forward of a sandwich returned, spread over frames of 20 ms.
+
+        (B, S, D), and (B,) frames.
+        """
+        assert self._frames is not None and self._spread is not None
+        return self._spread, self._frames[1]
 
     def _mask_time(self, frames: Tensor, lengths: Tensor) -> Tensor:
         """Zero (the mean, after the layer norm) random spans of each utterance."""

@@ -12,17 +12,21 @@ from torch import Tensor
 from espnet_ofa.asr.adapter import Adapter, only_adapter, refuse_misfit
 from espnet_ofa.asr.building import building_args
 from espnet_ofa.asr.guard import needed_units
+from espnet_ofa.asr.sandwich import sandwich
+from espnet_ofa.asr.slope import learn_lam
 from espnet_ofa.subsampling.lengths import valid_mask
 
 
 class OFAASRModel(ESPnetASRModel):
     """ESPnet's hybrid CTC/attention model that listens to its ofa adapter.
 
-    Needed only for a price on units (``lam_price``), ``guidance`` or ``ctc_guard``,
-    which are set on the adapter; also reports, for train and valid, the measured
-    ``period_ms``, ``lam``, and ``infeasible``: the share of utterances that have fewer
-    units than CTC needs for their labels. ESPnet's CTC gives those zero loss
-    (``zero_infinity``), so nobody else would notice.
+    Needed only for a learned lambda, which follows the slope of the loss (see
+    :func:`~espnet_ofa.asr.slope.learn_lam`), and for a price on units (``lam_price``),
+    ``guidance``, ``ctc_guard`` or ``sandwich``, which are set on the adapter; also
+    reports, for train and valid, the measured ``period_ms``, ``lam``, and
+    ``infeasible``: the share of utterances that have fewer units than CTC needs for
+    their labels. ESPnet's CTC gives those zero loss (``zero_infinity``), so nobody else
+    would notice.
 
     Takes the arguments of :class:`ESPnetASRModel`.
 
@@ -42,6 +46,9 @@ class OFAASRModel(ESPnetASRModel):
                 f"{adapter.role}_conf: ctc_guard: true needs CTC, and model_conf "
                 "has ctc_weight: 0.0"
             )
+        if adapter.policy.learnable and self.ctc is not None:
+            # An utterance that is infeasible has zero loss, and lambda would seek that.
+            adapter.ctc_guard = True
         self._encoder_lengths: Tensor | None = None
         args = building_args()
         # Fine-tuning with ESPnet's --use_adapter may save only what it changed.
@@ -84,12 +91,23 @@ class OFAASRModel(ESPnetASRModel):
         **kwargs: Any,
     ) -> tuple[Tensor, dict[str, Tensor], Tensor]:
         """Loss, statistics and weight; see :meth:`ESPnetASRModel.forward`."""
+        batch = speech, speech_lengths, text, text_lengths
+        return learn_lam(self.adapter, lambda: self._step(*batch, **kwargs))
+
+    def _step(
+        self,
+        speech: Tensor,
+        speech_lengths: Tensor,
+        text: Tensor,
+        text_lengths: Tensor,
+        **kwargs: Any,
+    ) -> tuple[Tensor, dict[str, Tensor], Tensor]:
+        """Forward at whatever lambda the policy says."""
         needed = needed_units(text, text_lengths)
         adapter = self.adapter
         adapter.begin(needed)
-        loss, stats, weight = super().forward(
-            speech, speech_lengths, text, text_lengths, **kwargs
-        )
+        forward, batch = super().forward, (speech, speech_lengths, text, text_lengths)
+        loss, stats, weight = sandwich(adapter, lambda: forward(*batch, **kwargs))
         extra = adapter.stats()
         for name, value in adapter.aux_losses().items():
             loss = loss + value

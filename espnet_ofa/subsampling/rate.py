@@ -11,7 +11,8 @@ A module that compresses owns one :class:`LamPolicy`, which answers the question
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -23,7 +24,7 @@ LamTrain = str | float | Sequence[float] | None
 DEFAULT_MEAN_ALPHA = 2 / 9
 FRAME_MS = 20.0
 MAX_LAM = 2.0
-_MODES = ("uniform", "uniform_period", "extended")
+_MODES = ("uniform", "log_period", "uniform_period", "extended")
 
 
 class LamUnsetError(RuntimeError):
@@ -56,10 +57,13 @@ def compress_weights(alpha: Tensor, lam: Lam) -> Tensor:
         check_lam(lam)
         ones_share, alpha_share = max(1.0 - lam, 0.0), min(lam, 2.0 - lam)
         return ones_share + alpha_share * alpha
-    lam = lam.to(device=alpha.device, dtype=alpha.dtype)
+    dtype = alpha.dtype
+    lam = lam.to(alpha.device, torch.promote_types(lam.dtype, dtype))
     if lam.dim() == 1:
         lam = lam[:, None]  # (B, 1) or (1, 1)
-    return torch.where(lam <= 1.0, (1.0 - lam) + lam * alpha, (2.0 - lam) * alpha)
+    # Shares of a float64 lambda are rounded once, like those of a number.
+    below, above = (1.0 - lam).to(dtype), (2.0 - lam).to(dtype)
+    return torch.where(lam <= 1.0, below + lam.to(dtype) * alpha, above * alpha)
 
 
 def check_lam(lam: float) -> float:
@@ -109,14 +113,27 @@ class LamSampler:
     The value depends on ``(seed, step)`` alone, ``step`` being the number of draws so
     far, so data-parallel workers agree without talking to each other.
 
+    What a mode does to the nominal period T, from the frame (20 ms) to the segment
+    (90 ms), is its density there:
+
+    ==================  ===================  ==============================
+    mode                density              half of the steps are below
+    ==================  ===================  ==============================
+    ``uniform``         falls as 1 / T^2     32.7 ms (lambda is uniform)
+    ``log_period``      falls as 1 / T       42.4 ms (each octave alike)
+    ``uniform_period``  constant             55 ms
+    ``extended``        as 1 / T^2, twice    90 ms; one in twenty is beyond 900
+    ==================  ===================  ==============================
+
+    ``extended`` is uniform in lambda over [0, 2): with a half of the density below 90
+    ms, and the other half spread without an end beyond.
+
     Args:
-        mode: ``"uniform"`` (lambda in [0, 1]), ``"uniform_period"`` (the nominal
-            period is uniform from the frame to the segment, which does not favour
-            short periods), ``"extended"`` (lambda in [0, 2)), a number (no draw), or
-            ``[low, high]``.
+        mode: one of these, a number (no draw), or ``[low, high]`` for a lambda that is
+            uniform between them.
         seed: start of the sequence.
-        mean_alpha: rate that ``uniform_period`` assumes at lambda 1 (the draw is the
-            same for frames of any length).
+        mean_alpha: rate that the two modes of the period assume at lambda 1 (the draw
+            is the same for frames of any length).
     """
 
     def __init__(
@@ -154,7 +171,10 @@ class LamSampler:
         if self.mode == "extended":
             return MAX_LAM * draw
         longest = lam_to_period_ms(1.0, mean_alpha=self.mean_alpha)
-        period = FRAME_MS + (longest - FRAME_MS) * draw
+        if self.mode == "log_period":
+            period = FRAME_MS * (longest / FRAME_MS) ** draw
+        else:
+            period = FRAME_MS + (longest - FRAME_MS) * draw
         return period_ms_to_lam(period, mean_alpha=self.mean_alpha)
 
 
@@ -162,16 +182,24 @@ class LearnableLam(nn.Module):
     """A lambda that the task learns, kept inside its bounds.
 
     ``lam = low + (high - low) * sigmoid(speed * raw)``. ``raw`` is the parameter, of
-    shape (1,) because ESPnet's initialisers refuse 0-d parameters. ``speed`` is the
-    learning rate of lambda relative to the other weights: optimizers such as Adam
-    step ``raw`` by about their learning rate whatever the gradient's size, so a factor
-    inside the parameterisation works with ESPnet's single parameter group.
+    shape (1,) because ESPnet's initialisers refuse 0-d parameters. ``speed`` acts as a
+    learning-rate group would, with any optimizer and any schedule: ``raw`` gets the
+    gradient that it would have at speed 1, so that ``grad_clip`` does not see lambda
+    instead of the weights. ESPnet has one group, and a schedule such as
+    piecewiselinearwarmuplr would not keep others apart.
+
+    The loss as a function of lambda is a gentle slope under steep ripples: all units
+    of an utterance shift with lambda, and one more or less is a step. Its derivative is
+    that of the ripples, and knows nothing of steps. So where the loss can be looked at
+    twice (``model: ofa``), lambda follows the slope of the line that fits the loss best
+    within ``window``: see :meth:`pair` and :meth:`follow`.
 
     Args:
         init: starting value of lambda.
         low: lower bound.
         high: upper bound.
-        speed: how much faster than ``raw`` the argument of the sigmoid moves.
+        speed: learning rate of the sigmoid's argument, relative to the other weights.
+        window: how far from lambda the loss is looked at.
     """
 
     def __init__(
@@ -180,6 +208,7 @@ class LearnableLam(nn.Module):
         low: float = 0.0,
         high: float = 1.0,
         speed: float = 100.0,
+        window: float = 0.1,
     ) -> None:
         super().__init__()
         if not check_lam(low) < check_lam(high):
@@ -188,9 +217,11 @@ class LearnableLam(nn.Module):
             )
         if not low <= init <= high:
             raise ValueError(f"lambda must start in [{low}, {high}]; got {init}")
-        if speed <= 0:
-            raise ValueError(f"speed must be positive; got {speed}")
+        for name, value in (("speed", speed), ("window", window)):
+            if value <= 0:
+                raise ValueError(f"{name} must be positive; got {value}")
         self.low, self.high, self.speed, self.init = low, high, speed, init
+        self.window = min(window, (high - low) / 2)
         self.raw = nn.Parameter(torch.empty(1))
         self.raw._no_weight_decay = True  # type: ignore[attr-defined]
         self.reset_parameters()
@@ -205,8 +236,37 @@ class LearnableLam(nn.Module):
     def value(self) -> Tensor:
         """(1,) lambda, differentiable."""
         raw = self.raw.to(torch.promote_types(self.raw.dtype, torch.float32))
-        share = torch.sigmoid(self.speed * raw)
+        share = torch.sigmoid(raw + (self.speed - 1) * raw.detach())
         return self.low + (self.high - self.low) * share
+
+    def pair(self, draw: float) -> tuple[Tensor, Tensor]:
+        """Two lambdas on both sides of this one, (1,) each, without gradient.
+
+        Both are within the bounds; close to one, the window ends there.
+
+        Args:
+            draw: in [0, 1): how far apart, and which is the larger.
+        """
+        room = self.window
+        centre = self.value().detach().clamp(self.low + room, self.high - room)
+        offset = room * (2.0 * draw - 1.0)
+        return centre + offset, centre - offset
+
+    def follow(
+        self, pair: tuple[Tensor, Tensor], rise: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Zero, whose gradient is the slope of the loss over lambda; and that slope.
+
+        Over uniform draws, offset x rise has the mean of the covariance of lambda and
+        loss: by their variance, that is the slope of the best line.
+
+        Args:
+            pair: of lambdas, from :meth:`pair`.
+            rise: loss at the first minus that at the second.
+        """
+        slope = 0.75 / self.window**2 * (pair[0] - pair[1]) * rise.detach()
+        lam = self.value()
+        return slope * (lam - lam.detach()), slope
 
 
 class LamPolicy(nn.Module):
@@ -222,7 +282,7 @@ class LamPolicy(nn.Module):
         lam_train: see :class:`LamSampler`; None trains at ``lam``.
         lam_conf: arguments of :class:`LearnableLam`, for ``lam: adaptive`` only.
         seed: seed of the draws.
-        mean_alpha: rate that ``uniform_period`` assumes at lambda 1.
+        mean_alpha: rate that draws of the period assume at lambda 1.
     """
 
     def __init__(
@@ -237,6 +297,7 @@ class LamPolicy(nn.Module):
         self.learnable: LearnableLam | None = None
         self.fixed: Lam | None = None
         self.used = True  # False: beside a compressor of a fixed rate
+        self._forced: Lam | None = None
         if isinstance(lam, str):
             if lam != "adaptive":
                 raise ValueError(f"lam must be a number or 'adaptive'; got {lam!r}")
@@ -246,6 +307,7 @@ class LamPolicy(nn.Module):
                     f"(found {lam_train!r})"
                 )
             self.learnable = LearnableLam(**(lam_conf or {}))
+            lam_train = "uniform"  # where in its window it is looked at
         elif lam_conf:
             raise ValueError("lam_conf goes with lam: adaptive only")
         elif lam is not None:
@@ -263,15 +325,24 @@ class LamPolicy(nn.Module):
         """Override the value at evaluation; None goes back to the learned value."""
         self.fixed = lam if lam is None or isinstance(lam, Tensor) else check_lam(lam)
 
+    @contextmanager
+    def at(self, lam: Lam) -> Iterator[None]:
+        """Within, this lambda and no other, in training too; nothing is drawn."""
+        before, self._forced = self._forced, lam
+        try:
+            yield
+        finally:
+            self._forced = before
+
     def forward(self) -> Lam:
         """Lambda for this call: a float, or a tensor that may carry gradient."""
+        if self._forced is not None:
+            return self._forced
         if self.training and torch.is_grad_enabled():
-            if self.sampler is not None:
-                lam = self.sampler()
-                self.draws.fill_(self.sampler.step)  # type: ignore[operator]
-                return lam
             if self.learnable is not None:
                 return self.learnable.value()
+            if self.sampler is not None:
+                return self.draw()
         if self.fixed is not None:
             return self.fixed
         if self.learnable is not None:
@@ -280,6 +351,13 @@ class LamPolicy(nn.Module):
             "lambda is not set: give `lam: 0.5` in the config, call "
             "espnet_ofa.set_lam(model, 0.5), or pass --lam when decoding"
         )
+
+    def draw(self) -> float:
+        """The sampler's next number, counted in what is saved."""
+        assert self.sampler is not None
+        drawn = self.sampler()
+        self.draws.fill_(self.sampler.step)  # type: ignore[operator]
+        return drawn
 
     def _load_from_state_dict(self, *args, **kwargs) -> None:
         super()._load_from_state_dict(*args, **kwargs)

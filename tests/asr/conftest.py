@@ -70,10 +70,13 @@ def upstream_dir(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def run_train(corpus: Path, tmp_path: Path) -> Callable[..., Path]:
-    """Train with ESPnet's own command, in this process; returns the exp folder."""
-    from espnet2.bin.asr_train import main
+    """Train in this process, by default with ESPnet's own command on all of the corpus;
+    returns the exp folder."""
+    from espnet2.bin.asr_train import main as espnet
 
-    def run(conf: dict, *options: str, name: str = "exp") -> Path:
+    def run(
+        conf: dict, *options: str, name: str = "exp", main=espnet, home: Path = corpus
+    ) -> Path:
         exp = tmp_path / name
         config = tmp_path / f"{name}.yaml"
         conf = {"num_att_plot": 0, "num_workers": 0, "log_level": "ERROR", **conf}
@@ -86,9 +89,9 @@ def run_train(corpus: Path, tmp_path: Path) -> Callable[..., Path]:
             ):
                 data += [
                     f"--{split}_data_path_and_name_and_type",
-                    f"{corpus / file},{kind},{form}",
+                    f"{home / file},{kind},{form}",
                 ]
-            data += [f"--{split}_shape_file", str(corpus / "wav.scp")]
+            data += [f"--{split}_shape_file", str(home / "wav.scp")]
         main(
             cmd=[
                 "--config",

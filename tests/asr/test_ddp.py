@@ -25,6 +25,7 @@ def process_group(tmp_path):
         {"lam": 0.0},
         {"lam": 0.5, "lam_train": "uniform", "layer": 1},
         {"lam": 0.5, "freeze": True, "layer": "weighted"},
+        {"lam": 0.5, "lam_train": "uniform", "sandwich": 1.0, "condition": ["lam"]},
         {"lam": "adaptive", "lam_price": 0.1, "guidance": 0.1, "ctc_guard": True},
     ],
 )

@@ -256,3 +256,5 @@ def test_a_price_on_units_reaches_lambda(parts):
 def test_no_guard_without_ctc(parts):
     with pytest.raises(ValueError, match="ctc_guard: true needs CTC"):
         _build_with_our_task(parts, lam=0.5, ctc_guard=True)
+    with pytest.raises(ValueError, match="sandwich is for ASR"):
+        _build_with_our_task(parts, lam=0.5, lam_train="uniform", sandwich=1.0)

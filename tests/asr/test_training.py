@@ -281,6 +281,24 @@ def test_half_precision_lengths(build, batch, upstream_conf):
     assert abs(lengths - again).max() <= 1 and torch.isfinite(out).all()
 
 
+@pytest.mark.parametrize("model", ["espnet", "ofa"])
+def test_a_spoiled_utterance_stops_our_command(
+    ctc, run_train, upstream_dir, corpus, tmp_path, model
+):
+    from espnet_ofa.bin.asr_train import main
+
+    wave, rate = soundfile.read(corpus / "utt4.wav")
+    wave[3000] = np.nan
+    spoiled = tmp_path / "spoiled.wav"
+    soundfile.write(spoiled, wave, rate, "FLOAT")
+    scp = (corpus / "wav.scp").read_text()
+    (tmp_path / "wav.scp").write_text(scp.replace(f"{corpus}/utt4.wav", str(spoiled)))
+    shutil.copy(corpus / "text", tmp_path)
+    conf = {**ctc(str(upstream_dir)), "model": model}
+    with pytest.raises(RuntimeError, match="Samples that are not finite: utt4. Repair"):
+        run_train(conf, main=main, home=tmp_path)
+
+
 def test_our_own_command_takes_espnets_options(capsys):
     from espnet_ofa.bin.asr_train import main
 

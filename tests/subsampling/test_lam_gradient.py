@@ -84,6 +84,6 @@ def test_a_learned_lambda(seed, share, bounds):
         for sign in (-1, 2):
             learned.raw.add_(sign * STEP)
             values.append(learned.value().item())
-    want *= (values[1] - values[0]) / (2 * STEP)
+    want *= (values[1] - values[0]) / (2 * STEP) / learned.speed  # a learning rate
     assert learned.raw.grad is not None
     assert learned.raw.grad.item() == pytest.approx(want, rel=1e-3, abs=1e-5)

@@ -1,5 +1,7 @@
 """Lambda: the mixing rule, its nominal periods, draws, bounds and the two keys."""
 
+import math
+
 import pytest
 import torch
 from hypothesis import given
@@ -94,6 +96,7 @@ def test_draws_depend_on_seed_and_step_only():
     ("mode", "low", "high", "mean_period"),
     [
         ("uniform", 0.0, 1.0, None),
+        ("log_period", 0.0, 1.0, 70 / math.log(4.5)),
         ("uniform_period", 0.0, 1.0, 55.0),
         ("extended", 0.0, 2.0, None),
         ([0.2, 0.3], 0.2, 0.3, None),
@@ -108,6 +111,41 @@ def test_draws_fill_their_range(mode, low, high, mean_period):
     if mean_period is not None:
         periods = [lam_to_period_ms(x) for x in draws]
         assert sum(periods) / 2000 == pytest.approx(mean_period, rel=0.03)
+
+
+def below(mode, period):
+    """Share of draws whose nominal period is below this one, in ms."""
+    lam = period_ms_to_lam(period)
+    return {
+        "uniform": lam,
+        "extended": lam / 2,
+        "uniform_period": (period - 20) / 70,
+        "log_period": math.log(period / 20) / math.log(4.5),
+    }[mode]
+
+
+@pytest.mark.parametrize("mode", ["uniform", "log_period", "uniform_period"])
+@pytest.mark.parametrize("period", [25, 32.7, 42.4, 55, 70, 85])
+def test_draws_have_the_density_that_is_stated(mode, period):
+    sampler = LamSampler(mode, seed=1)
+    lam = period_ms_to_lam(period)
+    share = sum(sampler() < lam for _ in range(4000)) / 4000
+    assert share == pytest.approx(below(mode, period), abs=0.025)
+
+
+def test_medians_and_the_tail_that_are_stated():
+    medians = {"uniform": 32.7, "log_period": 42.4, "uniform_period": 55}
+    for mode, period in {**medians, "extended": 90}.items():
+        assert below(mode, period) == pytest.approx(0.5, abs=0.002)
+    assert below("extended", 900) == pytest.approx(0.95)
+
+
+def test_periods_end_at_the_rate_that_alpha_has():
+    sampler = LamSampler("log_period", mean_alpha=0.1)  # 200 ms at lambda 1
+    draws = sorted(sampler() for _ in range(2000))
+    assert draws[0] < 0.01 and draws[-1] > 0.99
+    median = lam_to_period_ms(draws[1000], mean_alpha=0.1)
+    assert median == pytest.approx(math.sqrt(20 * 200), rel=0.05)
 
 
 @pytest.mark.parametrize("mode", ["unifrom", [0.5, 0.2], [0.1], 3.0])
@@ -151,6 +189,17 @@ def test_two_keys():
         assert policy() == 0.4
     policy.eval()
     assert policy() == 0.4
+
+
+def test_one_lambda_can_be_demanded_for_a_while():
+    policy = LamPolicy(0.4, "uniform")
+    with policy.at(0.0):
+        assert policy() == 0.0
+        with policy.at(1.0):
+            assert policy() == 1.0
+        assert policy.eval()() == 0.0
+    assert policy() == 0.4
+    assert policy.train()() == LamPolicy(0.4, "uniform")()  # nothing was drawn
 
 
 def test_draws_go_on_where_a_checkpoint_left_them():

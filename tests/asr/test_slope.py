@@ -1,0 +1,152 @@
+"""A learned lambda follows the slope of its task's loss, whatever the task."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from espnet_ofa.asr.adapter import Adapter
+from espnet_ofa.subsampling.lengths import valid_mask
+from espnet_ofa.tasks.cls import OFACLSTask
+
+STARTS = 0.2, 0.643, 0.95
+DECODER = {
+    "decoder": "transformer",
+    "decoder_conf": {"num_blocks": 1, "linear_units": 16, "attention_heads": 2},
+}
+SHARE = 0.45  # of frames kept, where the planted loss is least
+
+
+@pytest.fixture
+def make(build, tiny):
+    """(kind, lam_conf, **more) -> a model whose encoder is the adapter."""
+
+    def run(kind: str, lam_conf: dict, **more) -> nn.Module:
+        inner = {**tiny, "input_layer": "linear", "dropout_rate": 0.0}
+        conf = {
+            "encoder": "ofa",
+            "encoder_conf": {
+                "encoder": "transformer",
+                "encoder_conf": inner,
+                "stem_dim": 16,
+                "lam": "adaptive",
+                "lam_conf": lam_conf,
+                **more,
+            },
+        }
+        if kind == "ctc":
+            return build(model="ofa", **conf)
+        if kind == "s2s":
+            return build(model="ofa", model_conf={"ctc_weight": 0.3}, **DECODER, **conf)
+        pytest.importorskip("torcheval", reason="ESPnet's cls model needs it")
+        args = OFACLSTask.get_parser().parse_args(["--output_dir", "x"])
+        args.token_list = ["a", "b", "c", "<unk>"]
+        for key, value in {
+            "model": "ofa", "normalize": None, "decoder": "ofa", **conf
+        }.items():  # fmt: skip
+            setattr(args, key, value)
+        return OFACLSTask.build_model(args)
+
+    return run
+
+
+def batch_of(kind: str, samples: int = 6400) -> dict[str, torch.Tensor]:
+    batch = {
+        "speech": torch.randn(2, samples),
+        "speech_lengths": torch.tensor([samples, samples * 3 // 4]),
+    }
+    names = ("label", "label_lengths") if kind == "cls" else ("text", "text_lengths")
+    values = torch.tensor([[2], [1]]), torch.tensor([1, 1])
+    return batch | dict(zip(names, values, strict=True))
+
+
+def plant(adapter: Adapter, monkeypatch) -> None:
+    """Add a loss that is least where ``SHARE`` of the frames are kept, and know it."""
+
+    def losses():
+        assert adapter._graph is not None
+        _, weights, lengths = adapter._graph
+        mask = valid_mask(lengths, weights.shape[1])
+        share = (weights * mask).sum() / lengths.sum()
+        return {"loss_planted": 3000 * (share.detach() - SHARE).square()}
+
+    monkeypatch.setattr(adapter, "aux_losses", losses)
+
+
+@pytest.mark.parametrize("kind", ["ctc", "s2s", "cls"])
+def test_three_starts_meet_at_a_planted_optimum(make, kind, monkeypatch):
+    periods = []
+    for start in STARTS:
+        torch.manual_seed(0)
+        model = make(kind, {"init": start}).train()
+        plant(model.encoder, monkeypatch)
+        raw = model.encoder.policy.learnable.raw
+        optimizer = torch.optim.Adam([raw], lr=3e-3, betas=(0.5, 0.9))
+        decay = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.1, 30)
+        for _ in range(30):
+            optimizer.zero_grad()
+            model(**batch_of(kind))[0].sum().backward()
+            optimizer.step()
+            decay.step()
+        model.eval()
+        stats = model(**batch_of(kind, 48000))[1]
+        periods.append(float(stats["period_ms"]))
+    assert max(periods) - min(periods) < 5.0
+    wanted = 16.0 / SHARE  # the stem halves frames of 8 ms
+    assert all(abs(period - wanted) < 5.0 for period in periods), (periods, wanted)
+
+
+def test_a_step_looks_twice_and_learns_from_one(make, monkeypatch):
+    """Both looks are at the same distance from lambda; the statistics know lambda."""
+    model = make("ctc", {"init": 0.6, "window": 0.2}).train()
+    adapter, seen = model.encoder, []
+    forward = adapter.compressor.forward
+
+    def spy(frames, lengths, lam: Any, *rest):
+        alpha = torch.full(frames.shape[:2], 0.2)
+        value: Any = lam(alpha, lengths) if callable(lam) else lam  # guarded
+        seen.append((value[0].item(), torch.is_grad_enabled()))
+        return forward(frames, lengths, lam, *rest)
+
+    monkeypatch.setattr(adapter.compressor, "forward", spy)
+    loss, stats, _ = model(**batch_of("ctc"))
+    (first, graph), (second, main) = seen
+    assert (graph, main) == (False, True)
+    assert first + second == pytest.approx(1.2, abs=1e-5) and abs(first - 0.6) < 0.2
+    assert stats["lam"].item() == pytest.approx(0.6, abs=1e-5)
+    loss.sum().backward()
+    learned = adapter.policy.learnable
+    share = learned.value().item()
+    slope = stats["lam_slope"].item() * share * (1 - share)
+    assert learned.raw.grad.item() == pytest.approx(slope, rel=1e-4)
+    model.eval()
+    model(**batch_of("ctc"))  # validation has one lambda
+    assert seen[2][0] == pytest.approx(0.6, abs=1e-5) and len(seen) == 3
+    assert adapter.policy.draws == 1  # one draw a step
+
+
+def test_an_infeasible_utterance_is_no_reward(make):
+    """Its loss is zero to ESPnet: lambda would go where labels do not fit."""
+    ctc = make("ctc", {"init": 0.9}).train()
+    batch = batch_of("ctc") | {
+        "text": torch.tensor([[2, 3] * 8, [3, 2] * 8]),
+        "text_lengths": torch.tensor([16, 16]),
+    }
+    stats = ctc(**batch)[1]
+    assert stats["guarded"] == 1.0 and stats["infeasible"] == 0.0
+
+
+def test_without_our_model_there_is_a_warning(build, tiny, caplog):
+    conf = {"encoder": "transformer", "encoder_conf": {**tiny, "input_layer": "linear"}}
+    build(encoder="ofa", encoder_conf={**conf, "lam": "adaptive"})
+    assert "lambda has only the derivative" in caplog.text
+
+
+def test_a_frozen_lambda_costs_no_second_look(make):
+    model = make("ctc", {"init": 0.6}).train()
+    model.encoder.policy.requires_grad_(False)
+    stats = model(**batch_of("ctc"))[1]
+    assert "lam_slope" not in stats and stats["lam"].item() == pytest.approx(0.6)
