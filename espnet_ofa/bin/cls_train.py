@@ -1,7 +1,8 @@
 """ESPnet's classification training, with ``ofa`` among its choices.
 
 ``python -m espnet2.bin.cls_train`` does the same wherever espnet_ofa is installed, but
-for ``model: ofa`` (a price on units, guidance), which ESPnet's task would not build.
+for ``model: ofa`` (a price on units, guidance), which ESPnet's task would not build,
+and for losses that are not finite, at which this one stops.
 """
 
 from __future__ import annotations

@@ -11,6 +11,7 @@ from espnet2.train.class_choices import ClassChoices
 
 from espnet_ofa.asr.cls_model import OFAClassificationModel
 from espnet_ofa.plugin import register
+from espnet_ofa.tasks.trainer import FiniteTrainer
 
 register()  # here, because spawned processes import this module without calling main
 
@@ -23,12 +24,13 @@ model_choices = ClassChoices(
 
 
 class OFACLSTask(CLSTask):
-    """``espnet2.tasks.cls`` that knows ``model: ofa``; without it, the same.
+    """``espnet2.tasks.cls`` that knows ``model: ofa``, with our trainer.
 
     ESPnet's task has a table of models and builds its own whatever is chosen there.
     Models trained here load with ESPnet's task: nothing is saved but weights.
     """
 
+    trainer = FiniteTrainer
     class_choices_list = [
         model_choices if choices.name == "model" else choices
         for choices in CLSTask.class_choices_list

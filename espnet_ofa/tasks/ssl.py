@@ -11,7 +11,6 @@ import torch
 import yaml
 from espnet2.tasks.abs_task import AbsTask
 from espnet2.train.collate_fn import CommonCollateFn
-from espnet2.train.trainer import Trainer
 from espnet2.utils.nested_dict_action import NestedDictAction
 from espnet2.utils.types import float_or_none, str_or_none
 
@@ -22,6 +21,7 @@ from espnet_ofa.pretrain.segments import check_boundaries
 from espnet_ofa.pretrain.targets import check_targets
 from espnet_ofa.pretrain.teacher import Teacher, load_teacher, precision
 from espnet_ofa.subsampling.rate import DEFAULT_MEAN_ALPHA, LamPolicy
+from espnet_ofa.tasks.trainer import FiniteTrainer
 from espnet_ofa.upstream.checkpoint import load_upstream, upstream_state
 from espnet_ofa.upstream.config import UpstreamConfig
 from espnet_ofa.upstream.extractor import HOP, WINDOW, frame_lengths
@@ -95,7 +95,7 @@ class OFASSLTask(AbsTask):
 
     num_optimizers = 1
     class_choices_list: list = []
-    trainer = Trainer
+    trainer = FiniteTrainer
 
     @classmethod
     def add_task_arguments(cls, parser: argparse.ArgumentParser) -> None:
@@ -163,8 +163,8 @@ class OFASSLTask(AbsTask):
         group.add_argument(
             "--lam_train",
             default="uniform_period",
-            help="How lambda is drawn at each step: uniform | uniform_period | "
-            "extended | a number",
+            help="How lambda is drawn at each step: uniform | log_period | "
+            "uniform_period | extended | a number",
         )
         group.add_argument(
             "--squeeze",
