@@ -41,6 +41,7 @@ class Archive:
 
 
 # OpenSLR 12: sha256 as in torchaudio's data set class. OpenSLR 31: md5sum.txt there.
+# The labelled hours of Libri-light: sha256 as in torchaudio's data set class.
 # Speech Commands: sha256 as in torchaudio's data set class; its folders are words, of
 # which one stands for all. AN4: the copy that NVIDIA keeps for NeMo (the university's
 # own address has come and gone); the university publishes no checksum, this one was
@@ -72,6 +73,17 @@ ARCHIVES: dict[str, dict[str, Archive]] = {
             ),
         }.items()
     },
+    "librispeech_finetuning": dict.fromkeys(
+        (
+            *(f"1h/{i}/{kind}" for i in range(6) for kind in ("clean", "other")),
+            "9h/clean",
+            "9h/other",
+        ),
+        Archive(
+            "https://dl.fbaipublicfiles.com/librilight/data/librispeech_finetuning.tgz",
+            "sha256:5d1efdc777b548194d7e09ba89126e2188026df9fd57aa57eb14408d2b2342af",
+        ),
+    ),
     "mini_librispeech": {
         part: Archive(f"{_SLR}/31/{part}.tar.gz", f"md5:{md5}")
         for part, md5 in {

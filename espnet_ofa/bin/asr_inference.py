@@ -1,15 +1,16 @@
-r"""Decode with ESPnet over a grid of lambdas and test sets, in one process.
+r"""Decode with ESPnet over lambdas or squeezes and test sets, in one process.
 
     python -m espnet_ofa.bin.asr_inference --asr_train_config exp/asr/config.yaml \
         --asr_model_file exp/asr/valid.cer_ctc.ave.pth --output_dir exp/asr/decode \
         --config conf/decode_asr.yaml --lam 0 0.5 0.9 --test_set test:dump/raw/test
 
 All options of ``espnet2.bin.asr_inference`` mean what they mean there; without
-``--lam``, ``--test_set`` and ``--search greedy`` this *is* that program. With any of
-them, each lambda and test set gets ``<output_dir>/lam<value>/<test set>/`` with
-``text``, ``token``, ``token_int``, ``score`` and ``stats.json``
-(:class:`espnet_ofa.report.stats.DecodeStats`). ``--model_tag`` may then also be a
-directory or a zip, and a download is compared with its checksums.
+``--lam``, ``--squeeze``, ``--test_set`` and ``--search greedy`` this *is* that program.
+With any of them, each lambda and test set gets ``<output_dir>/lam<value>/<test set>/``
+with ``text``, ``token``, ``token_int``, ``score`` and ``stats.json``
+(:class:`espnet_ofa.report.stats.DecodeStats`); with ``--squeeze``, each lambda and
+squeeze ``lam<value>-squeeze<S,q,k>``. ``--model_tag`` may then also be a directory or a
+zip, and a download is compared with its checksums.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import math
 import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
+from itertools import product
 from pathlib import Path
 
 import espnet2.bin.asr_inference as stock
@@ -43,14 +45,16 @@ from espnet_ofa.report.environment import cpu_name
 from espnet_ofa.report.knob import OWN
 from espnet_ofa.report.scoring import read_text
 from espnet_ofa.report.stats import STATS_NAME, DecodeStats, load_stats
+from espnet_ofa.subsampling.choice import parse_squeeze
 from espnet_ofa.subsampling.rate import check_lam
 from espnet_ofa.zoo.pull import pull, speech2text_options
 
 _BUDGET = ("max_rtf", "max_macs_per_second", "calibration")
 # Options that name inputs and outputs, or that leave results as they are.
 _NOT_SETUP = {
-    *("config", "lam", "test_set", "data_path_and_name_and_type", "key_file"),
-    *("output_dir", "log_level", "num_workers", "ngpu", "allow_variable_data_keys"),
+    *("config", "lam", "squeeze", "test_set", "key_file"),
+    *("data_path_and_name_and_type", "output_dir", "log_level", "num_workers"),
+    *("ngpu", "allow_variable_data_keys"),
     *("asr_train_config", "asr_model_file", "model_tag"),
     *_BUDGET,
 }
@@ -68,6 +72,14 @@ def lam_value(text: str) -> float | str:
         ) from error
 
 
+def squeeze_value(text: str) -> str:
+    """``--squeeze``: ``S,q,k`` written out, or ``own``."""
+    try:
+        return text if text == OWN else ",".join(map(str, parse_squeeze(str(text))))
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"`{OWN}` or: {error}") from error
+
+
 def get_parser() -> argparse.ArgumentParser:
     """ESPnet's parser and our options."""
     parser = stock.get_parser()
@@ -82,6 +94,13 @@ def get_parser() -> argparse.ArgumentParser:
         help="One lambda or several (0: every frame). They override the checkpoint's, "
         f"which stays as it is; `{OWN}` decodes at the checkpoint's own lambda, "
         f"`{AUTO}` at the least that fits --max_rtf or --max_macs_per_second",
+    )
+    group.add_argument(
+        "--squeeze",
+        nargs="+",
+        type=squeeze_value,
+        help="For a stochastic model: one S,q,k or several, each with each --lam. They "
+        f"override the checkpoint's; `{OWN}` decodes at that",
     )
     group.add_argument(
         "--max_rtf", type=float, help="Real-time factor, encoder and search, to keep to"
@@ -154,7 +173,9 @@ def check_options(args: argparse.Namespace) -> None:
     """
     for name in ("streaming", "enh_s2t_task", "multi_asr"):
         if getattr(args, name):
-            raise ValueError(f"--{name} does not go with --lam, --test_set or greedy")
+            raise ValueError(
+                f"--{name} does not go with --lam, --squeeze, --test_set or greedy"
+            )
     budgets = [args.max_rtf, args.max_macs_per_second]
     if (AUTO in (args.lam or [])) != any(budget is not None for budget in budgets):
         raise ValueError(
@@ -166,11 +187,11 @@ def check_options(args: argparse.Namespace) -> None:
         return
     if args.batch_size > 1:
         raise ValueError("--batch_size above 1 goes with --search greedy only")
-    if args.lam and args.maxlenratio >= 0:
+    if (args.lam or args.squeeze) and args.maxlenratio >= 0:
         raise ValueError(
             f"--maxlenratio {args.maxlenratio:g} bounds hypotheses by the number of "
-            "units, so a larger lambda would cut them off; give a constant maximum in "
-            "tokens as a negative number, e.g. --maxlenratio -200"
+            "units, so a longer frame period would cut them off; give a constant "
+            "maximum in tokens as a negative number, e.g. --maxlenratio -200"
         )
 
 
@@ -239,15 +260,17 @@ def resolve_lam(
 
 
 def decode_grid(args: argparse.Namespace) -> None:
-    """Decode every test set at every lambda with a model that is loaded once.
+    """Decode every test set at every lambda and squeeze; the model is loaded once.
 
     Raises:
         ValueError: see :func:`check_options` and :func:`find_test_sets`; also a number
-            for ``--lam`` where nothing in the model compresses.
+            for ``--lam`` where nothing in the model compresses, or a ``--squeeze`` that
+            it was not made for.
     """
     check_options(args)
     test_sets = find_test_sets(args)
     lams = [lam_value(lam) for lam in args.lam or [OWN]]
+    squeezes = [squeeze_value(squeeze) for squeeze in args.squeeze or [OWN]]
     set_all_random_seed(args.seed)
     decoder = Decoder(args)
     setup = _setup(args, decoder)
@@ -255,10 +278,13 @@ def decode_grid(args: argparse.Namespace) -> None:
     models = [
         Path(f) for f in (args.asr_train_config, args.asr_model_file, args.lm_file) if f
     ]
-    for lam in lams:
+    for lam, squeeze in product(lams, squeezes):
         lam = resolve_lam(args, decoder, lam)
         value, start = decoder.use_lam(lam)
+        setting = decoder.use_squeeze(squeeze)
         label = OWN if lam == OWN else f"{float(lam):g}"
+        if args.squeeze:
+            label += f"-squeeze{squeeze}"
         for test_set in test_sets:
             folder = Path(args.output_dir, f"lam{label}", test_set.name)
             inputs = [*models, test_set.index, *filter(None, [test_set.reference])]
@@ -272,8 +298,10 @@ def decode_grid(args: argparse.Namespace) -> None:
                 lam=value,
                 adaptive=start is not None,
                 lam_start=start,
+                squeeze=setting,
                 parameters=parameters,
                 reference=reference,
+                phones=decoder.phones,
                 setup=setup,
             )
             results = decode_test_set(decoder, args, test_set, stats)
@@ -306,7 +334,7 @@ def main(cmd: Sequence[str] | None = None) -> None:
     print(stock.get_commandline_args(), file=sys.stderr)
     parser = get_parser()
     args = parser.parse_args(cmd)
-    ours = args.lam or args.test_set or args.search == "greedy"
+    ours = args.lam or args.squeeze or args.test_set or args.search == "greedy"
     for name in _margin(parser):
         if getattr(args, name) is None:
             value = 0 if ours else stock.get_parser().get_default(name)
@@ -325,7 +353,7 @@ def main(cmd: Sequence[str] | None = None) -> None:
     if not args.data_path_and_name_and_type:
         parser.error("give --data_path_and_name_and_type or --test_set")
     options = vars(args)
-    for name in ("config", "lam", "search", "test_set", *_BUDGET):
+    for name in ("config", "lam", "squeeze", "search", "test_set", *_BUDGET):
         options.pop(name)
     stock.inference(**options)
 

@@ -16,7 +16,13 @@ from espnet_ofa.data.kaldi_dir import DataDir
 from espnet_ofa.data.parallel import run_jobs
 from espnet_ofa.data.perturb import perturb_speed
 from espnet_ofa.data.table import DataError, write_table
-from espnet_ofa.data.tokens import char_tokens, read_texts, train_bpe, write_tokens
+from espnet_ofa.data.tokens import (
+    char_tokens,
+    phone_tokens,
+    read_texts,
+    train_bpe,
+    write_tokens,
+)
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -70,7 +76,7 @@ def get_parser() -> argparse.ArgumentParser:
     sub = command(_tokens)
     sub.add_argument("--text", type=Path, nargs="+", required=True, help="Kaldi text")
     sub.add_argument("--out_dir", type=Path, required=True, help="gets tokens.txt")
-    sub.add_argument("--token_type", choices=("bpe", "char"), default="bpe")
+    sub.add_argument("--token_type", choices=("bpe", "char", "phn"), default="bpe")
     sub.add_argument("--nbpe", type=int, default=30, help="number of BPE tokens")
     sub.add_argument("--bpemode", choices=("unigram", "bpe"), default="unigram")
     sub.add_argument("--bpe_nlsyms", default="", help="whole symbols for BPE, a,b,c")
@@ -149,10 +155,12 @@ def _filter(args: argparse.Namespace) -> None:
 
 
 def _tokens(args: argparse.Namespace) -> None:
-    """Makes ESPnet's token list: BPE by sentencepiece, or characters."""
+    """Makes ESPnet's token list: BPE by sentencepiece, characters, or phones."""
     texts = read_texts(args.text)
     if args.token_type == "char":
         tokens = char_tokens(texts, _symbols(args.nlsyms))
+    elif args.token_type == "phn":
+        tokens = phone_tokens(texts)
     else:
         tokens = train_bpe(
             texts,

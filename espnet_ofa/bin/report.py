@@ -63,7 +63,7 @@ def get_parser() -> argparse.ArgumentParser:
         "--metric",
         choices=("wer", "accuracy"),
         default="wer",
-        help="wer: words and characters; accuracy: one class per utterance",
+        help="wer: words and characters, or phones; accuracy: one class per utterance",
     )
     parser.add_argument("--out", help="Where to write; <expdir>/report by default")
     return parser

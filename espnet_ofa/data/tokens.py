@@ -47,6 +47,16 @@ def char_tokens(texts: Sequence[str], nlsyms: Sequence[str] = ()) -> list[str]:
     return [BLANK, UNKNOWN, *ranked, SOS_EOS]
 
 
+def phone_tokens(texts: Sequence[str]) -> list[str]:
+    """Phones by falling frequency.
+
+    Args:
+        texts: phones, separated by spaces.
+    """
+    counts = Counter(phone for text in texts for phone in text.split())
+    return [BLANK, UNKNOWN, *(phone for phone, _ in counts.most_common()), SOS_EOS]
+
+
 def _characters(text: str, nlsyms: Sequence[str]) -> Iterator[str]:
     pattern = "|".join([*map(re.escape, sorted(nlsyms, key=len, reverse=True)), "."])
     for token in re.findall(pattern, text, re.DOTALL):

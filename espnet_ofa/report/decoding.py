@@ -20,7 +20,7 @@ from torch.nn.utils.rnn import pad_sequence
 from espnet_ofa.asr.building import parse_rate
 from espnet_ofa.asr.guard import needed_units
 from espnet_ofa.report.cost import measure_macs
-from espnet_ofa.report.knob import LamKnob
+from espnet_ofa.report.knob import LamKnob, SqueezeKnob
 from espnet_ofa.report.length_limit import LengthLimit
 from espnet_ofa.report.meter import EncoderMeter, now
 from espnet_ofa.report.scoring import read_text
@@ -84,9 +84,11 @@ class Decoder:
         self.dtype = getattr(torch, args.dtype)
         self.device = torch.device(device)
         self.use_lam = LamKnob(self.model).use
+        self.use_squeeze = SqueezeKnob(self.model).use
         train_args = self.speech2text.asr_train_args
         rate = (getattr(train_args, "frontend_conf", None) or {}).get("fs", 16000)
         self.sample_rate = parse_rate(rate)
+        self.phones = train_args.token_type == "phn"
         self.preprocess = ASRTask.build_preprocess_fn(train_args, False)
         self.collate = ASRTask.build_collate_fn(train_args, False)
         self.meter = EncoderMeter(self.model)
@@ -119,12 +121,17 @@ class Decoder:
         out: Any = self.speech2text(wave)
         nbest = out[0] if isinstance(out, tuple) else out
         text, token, token_int, hyp = nbest[0]
+        text = self._join(token, text)
         # A capped hypothesis got its end symbol when it had that many tokens.
         capped = self.limit is not None and len(hyp.yseq) - 2 >= self.limit.limit
         assert self.meter.last_lengths is not None
         units = int(self.meter.last_lengths[0])
         score = float(hyp.score)
         return Decoded(text or "", list(token), list(token_int), score, units, capped)
+
+    def _join(self, token: Sequence[str], text: str | None) -> str:
+        """ESPnet's text, but phones, which it glues together, with spaces."""
+        return " ".join(token) if self.phones or text is None else text
 
     @torch.no_grad()
     def _best_path(self, waves: Sequence[Tensor]) -> list[Decoded]:
@@ -141,7 +148,7 @@ class Decoder:
             path = [int(key) for key, _ in groupby(ids[row, :n].tolist())]
             token_int = [i for i in path if i not in skip]
             token = converter.ids2tokens(token_int)
-            text = tokenizer.tokens2text(token) if tokenizer else " ".join(token)
+            text = self._join(token, tokenizer and tokenizer.tokens2text(token))
             score = float(scores[row, :n].sum())
             results.append(Decoded(text, token, token_int, score, n))
         return results

@@ -9,7 +9,12 @@ from espnet_ofa.files import write_text
 from espnet_ofa.report.environment import environment
 from espnet_ofa.report.plots import plot_tradeoff
 from espnet_ofa.report.seeds import seeds_table
-from espnet_ofa.report.tables import results_markdown, update_readme, write_data
+from espnet_ofa.report.tables import (
+    metric_of,
+    results_markdown,
+    update_readme,
+    write_data,
+)
 from espnet_ofa.report.tradeoff import Row
 
 
@@ -28,8 +33,8 @@ def write_report(
     def text(links: Sequence[str]) -> str:
         return results_markdown(rows, facts, averages=averages, ssl=ssl, plots=links)
 
-    write_data(out, rows, facts)
     plots = _draw(rows, out)
+    write_data(out, rows, facts)
     write_text(out / "report.md", text([plot.name for plot in plots]))
     if readme is not None:
         # A README's pictures are kept with it; experiments are not.
@@ -40,4 +45,6 @@ def write_report(
 
 def _draw(rows: Sequence[Row], folder: Path) -> list[Path]:
     names = dict.fromkeys(row.stats.test_set for row in rows)
-    return [plot_tradeoff(rows, n, folder / f"tradeoff_{n}.png") for n in names]
+    unit = "phone" if metric_of(rows) == "per" else "word"
+    metric = f"{unit} error rate (%)"
+    return [plot_tradeoff(rows, n, folder / f"tradeoff_{n}.png", metric) for n in names]

@@ -1,10 +1,11 @@
-"""Turning the lambda of a loaded model, and back to its own."""
+"""Turning lambda or squeeze of a loaded model, and back to its own."""
 
 from __future__ import annotations
 
 import torch
 from torch import nn
 
+from espnet_ofa.subsampling.choice import set_squeeze, squeeze_policies
 from espnet_ofa.subsampling.rate import lam_policies, set_lam
 
 OWN = "own"
@@ -36,3 +37,31 @@ class LamKnob:
             value = float(policy())
         learned = policy.learnable if policy.fixed is None else None
         return value, None if learned is None else learned.init
+
+
+class SqueezeKnob:
+    """The squeeze of a stochastic model, whose own is remembered.
+
+    Args:
+        model: with any number of places where a squeeze is chosen.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self.model = model
+        self.policies = squeeze_policies(model)
+        self._own = [policy.fixed for policy in self.policies]
+
+    def use(self, squeeze: str) -> str | None:
+        """Run at ``"S,q,k"`` from now on; what that is, None without a choice.
+
+        Raises:
+            ValueError: nothing there has a choice, or it is not among the choices.
+        """
+        if squeeze != OWN:
+            set_squeeze(self.model, squeeze)
+        else:
+            for policy, own in zip(self.policies, self._own, strict=True):
+                policy.set(own)
+        if not self.policies:
+            return None
+        return ",".join(map(str, self.policies[0]()))

@@ -1,19 +1,23 @@
-"""Word and character error rates of a decoded test set.
+"""Word, character and phone error rates of a decoded test set.
 
-Hypotheses and references are Kaldi text files (``utterance words ...`` per line). Case
-and punctuation count as they stand; runs of white space count as one space, and for the
-character error rate that space is a character, as in ESPnet's own scoring.
+Hypotheses and references are Kaldi text files (``utterance words ...`` per line, or
+phones). Case and punctuation count as they stand; runs of white space count as one
+space, and for the character error rate that space is a character, as in ESPnet's own
+scoring.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
 from espnet_ofa.files import write_text
 
-Unit = Literal["wer", "cer"]
+Unit = Literal["wer", "cer", "per"]
+SPOKEN: tuple[Unit, ...] = ("wer", "cer")  # of words
+PHONES: tuple[Unit, ...] = ("per",)
 
 
 @dataclass(frozen=True)
@@ -22,7 +26,7 @@ class Score:
 
     Attributes:
         sentences: utterances.
-        tokens: words (or characters) in the references.
+        tokens: words (characters, phones) in the references.
         correct, substitutions, deletions, insertions: tokens.
         wrong_sentences: utterances with at least one error.
     """
@@ -121,7 +125,7 @@ def _align(unit: Unit, refs: list[str], hyps: list[str]):
         import jiwer
     except ImportError as error:
         raise ImportError("scoring needs jiwer: pip install jiwer") from error
-    process = jiwer.process_words if unit == "wer" else jiwer.process_characters
+    process = jiwer.process_characters if unit == "cer" else jiwer.process_words
     return process(refs, hyps)
 
 
@@ -131,7 +135,7 @@ def score(refs: dict[str, str], hyps: dict[str, str], unit: Unit = "wer") -> Sco
     Args:
         refs: utterance -> reference text.
         hyps: utterance -> hypothesis text, the same utterances.
-        unit: ``"wer"`` counts words, ``"cer"`` characters.
+        unit: ``"wer"`` counts words, ``"cer"`` characters, ``"per"`` phones.
 
     Raises:
         ValueError: the two do not cover the same utterances.
@@ -183,15 +187,18 @@ def result_text(
     return "\n".join(lines) + "\n"
 
 
-def score_dir(decode_dir: str | Path, reference: str | Path) -> dict[Unit, Score]:
-    """Score ``decode_dir/text`` and write ``score_{wer,cer}/result.txt`` beside it.
+def score_dir(
+    decode_dir: str | Path, reference: str | Path, units: Sequence[Unit] = SPOKEN
+) -> dict[Unit, Score]:
+    """Score ``decode_dir/text`` and write ``score_{unit}/result.txt`` beside it.
 
     Args:
         decode_dir: one lambda and one test set, as asr_inference wrote it.
         reference: Kaldi text file of the test set.
+        units: what to count.
 
     Returns:
-        ``{"wer": Score, "cer": Score}``.
+        ``{"wer": Score, "cer": Score}``, or what ``units`` are.
 
     Raises:
         FileNotFoundError: no hypotheses or no reference.
@@ -201,7 +208,6 @@ def score_dir(decode_dir: str | Path, reference: str | Path) -> dict[Unit, Score
     refs, hyps = read_text(reference), read_text(decode_dir / "text")
     check_same_utterances(refs, hyps, decode_dir)
     scores: dict[Unit, Score] = {}
-    units: tuple[Unit, ...] = ("wer", "cer")
     for unit in units:
         scores[unit] = score(refs, hyps, unit)
         text = result_text(refs, hyps, unit, scores[unit])

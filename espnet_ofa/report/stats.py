@@ -26,13 +26,14 @@ _OPTIONAL_SUMS = ("frames", "frame_seconds", "infeasible")
 
 @dataclass
 class DecodeStats:
-    """One test set decoded at one lambda.
+    """One test set decoded at one lambda or squeeze.
 
     Attributes:
         test_set: its name.
         lam: lambda; None for a model without one.
         adaptive: lambda was learned with the model.
         lam_start: where a learned lambda began.
+        squeeze: ``S,q,k``; None for a model without a choice.
         utterances: how many were decoded.
         units: encoder outputs, over all utterances.
         frames: extractor outputs; None where no part of the model compresses.
@@ -48,6 +49,7 @@ class DecodeStats:
         too_short: utterances that the encoder refused as too short.
         parameters: parameters of the model, by top-level part.
         reference: Kaldi text file with the references, None if there is none.
+        phones: hypotheses and references are phones, not words.
         setup: how it was decoded and on what (search, beam, threads, device ...).
     """
 
@@ -55,6 +57,7 @@ class DecodeStats:
     lam: float | None = None
     adaptive: bool = False
     lam_start: float | None = None
+    squeeze: str | None = None
     utterances: int = 0
     units: int = 0
     frames: int | None = None
@@ -69,6 +72,7 @@ class DecodeStats:
     too_short: int = 0
     parameters: dict[str, int] = field(default_factory=dict)
     reference: str | None = None
+    phones: bool = False
     setup: dict[str, object] = field(default_factory=dict)
 
     @property
@@ -146,17 +150,14 @@ def merge_stats(parts: Sequence[DecodeStats]) -> DecodeStats:
     """Add up the jobs of one decoding, each of which saw other utterances.
 
     Raises:
-        ValueError: no parts, or parts of different test sets or lambdas.
+        ValueError: no parts, or parts of different test sets or settings.
     """
     if not parts:
         raise ValueError("merge_stats needs at least one part")
     first = parts[0]
     for part in parts[1:]:
-        if (part.test_set, part.lam) != (first.test_set, first.lam):
-            raise ValueError(
-                f"cannot add up {part.test_set} at lambda {part.lam} and "
-                f"{first.test_set} at lambda {first.lam}"
-            )
+        if _what(part) != _what(first):
+            raise ValueError(f"cannot add up {_what(part)} and {_what(first)}")
     total = DecodeStats(**asdict(first))
     for name in _SUMS:
         setattr(total, name, sum(getattr(part, name) for part in parts))
@@ -164,3 +165,7 @@ def merge_stats(parts: Sequence[DecodeStats]) -> DecodeStats:
         values = [getattr(part, name) for part in parts]
         setattr(total, name, None if None in values else sum(values))
     return total
+
+
+def _what(part: DecodeStats) -> str:
+    return f"{part.test_set} at lambda {part.lam}, squeeze {part.squeeze}"

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from espnet_ofa.files import write_text
-from espnet_ofa.report.scoring import Unit
+from espnet_ofa.report.scoring import PHONES, SPOKEN, Unit
 from espnet_ofa.report.tradeoff import Row, on_front
 
 BEGIN = "<!-- espnet_ofa results: begin (written by espnet_ofa.bin.report) -->"
@@ -33,34 +33,54 @@ def _number(value: float | None, form: str) -> str:
     return "-" if value is None or value != value else format(value, form)
 
 
-def _lam(row: Row) -> str:
-    """Lambda; an adaptive one is marked, with the way it came."""
+def setting(row: Row) -> str:
+    """Lambda or squeeze; an adaptive lambda is marked, with how far it came."""
     lam = _number(row.stats.lam, ".3g")
+    if row.stats.squeeze is not None:
+        squeeze = f"squeeze {row.stats.squeeze}"
+        return squeeze if row.stats.lam is None else f"{lam}, {squeeze}"
     if not row.stats.adaptive:
         return lam
-    start = row.stats.lam_start
-    return (
-        f"{lam} (adaptive)" if start is None else f"{lam} (adaptive, from {start:.3g})"
-    )
+    start, end = row.stats.lam_start, row.stats.lam
+    if start is None or end is None:
+        return f"{lam} (adaptive)"
+    return f"{lam} (adaptive, {end - start:+.3f} from {start:.3g})"
 
 
 COLUMNS: dict[str, Callable[[Row], str]] = {
     "system": lambda row: row.system,
     "test set": lambda row: row.stats.test_set,
-    "lambda": _lam,
+    "lambda": setting,
     "frame period (ms)": lambda row: _number(row.stats.period_ms, ".1f"),
     "units/s": lambda row: _number(row.stats.units_per_second, ".1f"),
     "GMACs/s": lambda row: _number(row.stats.macs_per_second / 1e9, ".3g"),
     "RTF": lambda row: _number(row.stats.rtf, ".3f"),
     "WER (%)": lambda row: _number(row.wer, ".1f"),
+    "PER (%)": lambda row: _number(row.wer, ".1f"),
     "CER (%)": lambda row: _number(row.scores["cer"].error_rate, ".1f"),
-    "Sub": lambda row: str(row.scores["wer"].substitutions),
-    "Del": lambda row: str(row.scores["wer"].deletions),
-    "Ins": lambda row: str(row.scores["wer"].insertions),
+    "Sub": lambda row: str(row.score.substitutions),
+    "Del": lambda row: str(row.score.deletions),
+    "Ins": lambda row: str(row.score.insertions),
     "capped": lambda row: str(row.stats.capped),
     "infeasible": lambda row: _number(row.stats.infeasible, "d"),
 }
-_SHORT = list(COLUMNS)[: list(COLUMNS).index("WER (%)") + 1]
+# Columns that go with one kind of label only.
+_OTHER = {"wer": ("PER (%)",), "per": ("WER (%)", "CER (%)")}
+
+
+def metric_of(rows: Sequence[Row]) -> Unit:
+    """What the error rate of all rows counts: ``wer`` or ``per``.
+
+    Raises:
+        ValueError: of some it is words, of others phones.
+    """
+    found: dict[Unit, str] = {row.metric: row.system for row in rows}
+    if len(found) != 1:
+        raise ValueError(
+            f"one report is on words or on phones; here are {found}: name what belongs "
+            "together with --decode_dirs"
+        )
+    return next(iter(found))
 
 
 def lambda_table(rows: Sequence[Row], short: bool = False) -> str:
@@ -68,9 +88,12 @@ def lambda_table(rows: Sequence[Row], short: bool = False) -> str:
 
     Args:
         rows: in the order to show.
-        short: only what fits a terminal, up to WER.
+        short: only what fits a terminal, up to WER or PER.
     """
-    names = list(_SHORT if short else COLUMNS)
+    metric = metric_of(rows)
+    names = [name for name in COLUMNS if name not in _OTHER[metric]]
+    if short:
+        names = names[: names.index(f"{metric.upper()} (%)") + 1]
     if len({row.system for row in rows}) == 1:
         names.remove("system")
     body = [[COLUMNS[name](row) for name in names] for row in rows]
@@ -84,6 +107,8 @@ def espnet_table(rows: Sequence[Row], unit: Unit) -> str:
     for row in rows:
         score = row.scores[unit]
         lam = "" if row.stats.lam is None else f"/lam{row.stats.lam:.3g}"
+        if row.stats.squeeze is not None:
+            lam += f"/squeeze{row.stats.squeeze}"
         body.append(
             [
                 f"{row.system}{lam}/{row.stats.test_set}",
@@ -187,11 +212,13 @@ def results_markdown(
     ]
     if averages:
         parts += ["### Over seeds", averages]
-    parts += [f"![WER against frame period and MACs]({plot})" for plot in plots]
+    metric = metric_of(rows)
+    alt = f"{metric.upper()} against frame period and MACs"
+    parts += [f"![{alt}]({plot})" for plot in plots]
     if ssl is not None:
         parts.append(ssl_section(ssl))
-    parts += ["### WER", espnet_table(rows, "wer")]
-    parts += ["### CER", espnet_table(rows, "cer")]
+    for unit in PHONES if metric == "per" else SPOKEN:
+        parts += [f"### {unit.upper()}", espnet_table(rows, unit)]
     return "\n\n".join(parts) + "\n"
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from espnet_ofa.files import write_text
-from espnet_ofa.report.scoring import Score, Unit, read_text, score_dir
+from espnet_ofa.report.scoring import PHONES, SPOKEN, Score, Unit, read_text, score_dir
 from espnet_ofa.report.stats import DecodeStats, load_stats, merge_stats
 
 _TEXT_FILES = ("text", "token", "token_int", "score")
@@ -24,9 +24,19 @@ class Row:
     scores: Mapping[Unit, Score]
 
     @property
+    def metric(self) -> Unit:
+        """``wer``, or ``per`` where labels are phones."""
+        return "per" if "per" in self.scores else "wer"
+
+    @property
+    def score(self) -> Score:
+        """Of words, or of phones."""
+        return self.scores[self.metric]
+
+    @property
     def wer(self) -> float:
-        """Word error rate in percent."""
-        return self.scores["wer"].error_rate
+        """Error rate in percent, of words or of phones."""
+        return self.score.error_rate
 
     def costs(self) -> dict[str, object]:
         """What was classified or recognised, and what it cost; flat values."""
@@ -37,6 +47,7 @@ class Row:
             "lambda": stats.lam,
             "adaptive": stats.adaptive,
             "lambda_start": stats.lam_start,
+            "squeeze": stats.squeeze,
             "utterances": stats.utterances,
             "audio_seconds": round(stats.audio_seconds, 3),
             "frames": stats.frames,
@@ -50,15 +61,15 @@ class Row:
 
     def as_dict(self) -> dict[str, object]:
         """Flat values, for CSV and JSON."""
-        stats, wer, cer = self.stats, self.scores["wer"], self.scores["cer"]
+        stats, score, cer = self.stats, self.score, self.scores.get("cer")
         return {
             **self.costs(),
-            "wer": wer.error_rate,
-            "substitutions": wer.substitutions,
-            "deletions": wer.deletions,
-            "insertions": wer.insertions,
-            "words": wer.tokens,
-            "cer": cer.error_rate,
+            self.metric: score.error_rate,
+            "substitutions": score.substitutions,
+            "deletions": score.deletions,
+            "insertions": score.insertions,
+            "phones" if self.metric == "per" else "words": score.tokens,
+            **({} if cer is None else {"cer": cer.error_rate}),
             "capped": stats.capped,
             "infeasible": stats.infeasible,
             "too_short": stats.too_short,
@@ -121,7 +132,7 @@ def collect_rows(
     system: str,
     decode_dir: str | Path,
     references: Mapping[str, str] | None = None,
-    score: Callable[[Path, str], Mapping[Unit, Score]] = score_dir,
+    score: Callable[[Path, str], Mapping[Unit, Score]] | None = None,
 ) -> list[Row]:
     """Score everything in one decode dir.
 
@@ -130,7 +141,8 @@ def collect_rows(
         decode_dir: ``--output_dir`` of asr_inference.
         references: test set -> Kaldi text file, where it is not where it was when
             decoding.
-        score: scores one folder against a Kaldi text file.
+        score: scores one folder against a Kaldi text file; by default by its words or,
+            where it says so, its phones.
 
     Returns:
         Rows by test set, then lambda.
@@ -157,12 +169,17 @@ def collect_rows(
                 f"{folder}: the reference text of {stats.test_set} is not at "
                 f"{reference}; say where with --test_set {stats.test_set}:DATA_DIR"
             )
-        rows.append(Row(system, stats, score(folder, reference)))
+        if score is not None:
+            scores = score(folder, reference)
+        else:
+            scores = score_dir(folder, reference, PHONES if stats.phones else SPOKEN)
+        rows.append(Row(system, stats, scores))
     return sorted(rows, key=_order)
 
 
-def _order(row: Row) -> tuple[str, bool, float]:
-    return row.stats.test_set, row.stats.adaptive, row.stats.lam or 0.0
+def _order(row: Row) -> tuple[str, bool, float, str]:
+    stats = row.stats
+    return stats.test_set, stats.adaptive, stats.lam or 0.0, stats.squeeze or ""
 
 
 def pareto_front(points: Sequence[tuple[float, float]]) -> list[bool]:

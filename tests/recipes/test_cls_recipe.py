@@ -113,7 +113,7 @@ def test_every_stage_ran_and_the_table_is_last(finished):
     assert stages == list(range(1, 7))
     *lines, last = output.strip().splitlines()
     assert Path(last).read_bytes().startswith(b"\x89PNG")
-    assert "accuracy (%)" in lines[-6] and "adaptive, from 0.643" in lines[-1]
+    assert "accuracy (%)" in lines[-6] and " from 0.643)" in lines[-1]
 
 
 def test_accuracy_by_measured_period(finished):

@@ -1,13 +1,16 @@
 """Every training configuration is accepted by ESPnet's parser and builds its model."""
 
 import re
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import SimpleNamespace
+from unittest.mock import patch
 
 import pytest
 import torch
 import yaml
 
+from espnet_ofa.tasks.ssl import OFASSLTask
 from espnet_ofa.upstream import OFAUpstream, UpstreamConfig
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -64,10 +67,6 @@ def build(asr_task, token_list, tmp_path_factory):
 def upstream_of(config, folder):
     """The upstream that the recipe of an ASR configuration pre-trains, as a config."""
     with_shape = sorted(config.parent.glob("train_ssl*.yaml"))
-    if config.parent.name == "systems":  # one ASR configuration for several upstreams
-        system = config.stem.rpartition("_")[2]
-        known = {"fixed": "mean2", "squeeze": "stochastic"}
-        with_shape = [config.with_name(f"train_ssl_{known.get(system, system)}.yaml")]
     conf = yaml.safe_load(with_shape[0].read_text())["upstream_conf"]
     path = folder / "upstream.yaml"
     path.write_text(yaml.safe_dump(conf))
@@ -102,8 +101,6 @@ def encoders(tmp_path_factory):
 
 @pytest.mark.parametrize("config", found("train_ssl"))
 def test_ssl_config(config, encoders):
-    from espnet_ofa.tasks.ssl import OFASSLTask
-
     options = ["--config", str(config)]
     goes_on, distils = "continue" in config.name, "distill" in config.name
     if goes_on or distils:
@@ -112,10 +109,16 @@ def test_ssl_config(config, encoders):
         options += ["--upstream_conf", "ff_dim=64"]
     args = OFASSLTask.get_parser().parse_args(options)
     model = OFASSLTask.build_model(args)
-    loss = "loss_distill" if distils else "loss_masked"
-    assert args.best_model_criterion[0] == ["valid", loss, "min"]
-    assert sum(p.numel() for p in model.parameters()) > 0
-    assert not (goes_on or distils) or model.upstream.compressor.uses_lam
+    name = "loss_distill" if distils else "loss_masked"
+    assert args.best_model_criterion[0] == ["valid", name, "min"]
+    assert model.upstream.compressor.uses_lam
+    batch = [torch.randn(1, 16000), torch.tensor([16000])]
+    if not distils:
+        codes = torch.randint(0, args.num_codes, (1, 49)), torch.tensor([49])
+        batch += [*codes, torch.tensor([[10, 49]]), torch.tensor([2])]
+    loss, stats, _ = model.train()(*batch)
+    loss.backward()
+    assert torch.isfinite(loss) and name in stats
 
 
 @pytest.mark.parametrize("config", found("train_asr"))
@@ -125,15 +128,32 @@ def test_asr_config(config, build):
     raw = [n for n, _ in model.named_parameters() if n.endswith("learnable.raw")]
     assert len(raw) == adaptive
     assert (model.decoder is not None) == ("s2s" in config.name)
-    if model.encoder.output_size() <= 256:  # the large ones only have to build
-        speech = torch.randn(2, 16000)
-        model.train()
-        loss, stats, _ = model(
-            speech, torch.tensor([16000, 12000]), torch.tensor([[2, 3], [3, -1]]),
-            torch.tensor([2, 1]),
-        )  # fmt: skip
-        assert torch.isfinite(loss) and "infeasible" in stats
-        assert ("loss_price" in stats) == ("price" in config.name)
+    loss, stats, _ = model.train()(
+        torch.randn(2, 16000), torch.tensor([16000, 12000]),
+        torch.tensor([[2, 3], [3, -1]]), torch.tensor([2, 1]),
+    )  # fmt: skip
+    loss.backward()
+    assert torch.isfinite(loss) and "infeasible" in stats
+    assert ("loss_price" in stats) == ("price" in config.name)
+
+
+def test_schedules_end_with_the_training():
+    ends = {}
+    for path in (ROOT / "egs2/librispeech/ofa1/conf").glob("train_*.yaml"):
+        conf = yaml.safe_load(path.read_text())
+        if "num_iters_per_epoch" not in conf:
+            continue
+        updates = conf["num_iters_per_epoch"] * conf["max_epoch"]
+        schedule = conf["scheduler_conf"]
+        end = schedule.get("max_steps") or schedule["warmup_steps_list"][-1]
+        assert end == updates / conf.get("accum_grad", 1), path
+        rates = schedule.get("warmup_lr_list", [conf["optim_conf"]["lr"]])
+        assert max(rates) == conf["optim_conf"]["lr"], path
+        ends[path.stem] = end
+    papers = {"train_ssl_960h": 250_000, "train_ssl_960h_iter2": 400_000}
+    papers |= {"train_asr_ctc_10h": 20_000, "train_asr_ctc_100h": 80_000}
+    papers |= {"train_ssl_distill": 200_000}
+    assert papers.items() <= ends.items()
 
 
 def test_frozen_upstream_as_in_the_readme(asr_task, token_list, tmp_path):
@@ -151,16 +171,33 @@ def test_frozen_upstream_as_in_the_readme(asr_task, token_list, tmp_path):
 @pytest.mark.parametrize("config", found("train_asr_ctc"))
 def test_others_can_start_from_the_ctc_model(config, build):
     """ESPnet's --init_param leaves what does not fit random, without an error."""
-    name = "train_asr_*.yaml"
-    if config.parent.name == "systems":
-        name = config.name.replace("ctc", "s2s")
-    others = sorted({*config.parent.glob(name)} - {config})
+    others = sorted({*config.parent.glob("train_asr_*.yaml")} - {config})
     assert others
     ctc = build.shapes(config)
     for other in others:
         theirs = build.shapes(other)
         wrong = {name for name, shape in ctc.items() if theirs.get(name) != shape}
         assert not wrong, f"{other} cannot take these from {config}"
+
+
+def test_throughput_of_a_training(capsys):
+    recipe = ROOT / "egs2/librispeech/ofa1"
+    spec = spec_from_file_location("throughput", recipe / "local/throughput.py")
+    module = module_from_spec(spec)
+    with patch.dict("sys.modules", throughput=module):
+        spec.loader.exec_module(module)
+    args = OFASSLTask.get_parser().parse_args(
+        ["--config", str(recipe / "conf/train_ssl_960h.yaml")]
+    )
+    whole = module.Training("train_ssl_960h", args, None)
+    assert whole.updates == 250_000
+    # of 32 GPUs, 1.4 million samples each
+    assert whole.audio_hours(960) == 250_000 * 32 * 1.4e6 / 16000 / 3600
+    tiny = ROOT / "egs2/TEMPLATE/ofa1/conf/tiny/train_ssl.yaml"
+    module.main([str(tiny), "--seconds", "1", "--steps", "1", "--data_hours", "7"])
+    row = [cell.strip() for cell in capsys.readouterr().out.splitlines()[-1].split("|")]
+    assert row[1:4] == ["train_ssl", "-", "7"] and float(row[4].replace(",", "")) > 1
+    assert row[6].endswith("at 1 s")
 
 
 @pytest.mark.parametrize("config", found("decode"))

@@ -141,6 +141,16 @@ def test_librispeech_sets(tmp_path):
     assert not (data / "train_960").exists()
     options[-1] = 300
     assert run("librispeech", *options).returncode == 2
+    options[-1] = 10
+    done = run("librispeech", *options)
+    assert done.returncode == 1 and "1h/0/clean is not in" in done.stderr
+    ten = tmp_path / "limited"
+    parts = [f"1h/{i}/{kind}" for i in range(6) for kind in ("clean", "other")]
+    for number, part in enumerate([*parts, "9h/clean", "9h/other"]):
+        make_part(ten / part, [20 + number])
+    done = run("librispeech", *options, LIBRISPEECH_FINETUNING=str(ten))
+    assert done.returncode == 0, done.stderr
+    assert utterances(data / "train_10h") == [f"{20 + n}-7-0000" for n in range(14)]
 
 
 def test_synth_takes_no_corpus():

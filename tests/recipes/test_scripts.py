@@ -83,7 +83,8 @@ def test_help_lists_options(recipe):
         (["--fs", "8k"], "--fs is 16k"),
         (["stray"], "stray is not an option"),
         (["--overwrite", "yes"], "--overwrite is true or false"),
-        (["--token_type", "phn"], "--token_type is bpe or char"),
+        (["--token_type", "word"], "--token_type is bpe, char or phn"),
+        (["--g2p", "espeak"], "--g2p goes with --token_type phn"),
         (["--train-set", ""], "--train_set is required"),
     ],
 )

@@ -30,9 +30,9 @@ def test_changed_decoding_starts_empty(recipe, tmp_path):
         write(name, "x\n")
     out = tmp_path / "exp/decode"
     options = dict(
-        decode_cmd="./decode", raw="raw", test_sets="test", inference_tag="decode",
-        inference_args="", inference_nj="1", inference_gpu="0", num_threads="1",
-        gpu_inference="false",
+        decode_cmd="./decode", asr_raw="raw", test_sets="test", inference_tag="decode",
+        inference_args="", inference_squeezes="", inference_nj="1", inference_gpu="0",
+        num_threads="1", gpu_inference="false",
     )  # fmt: skip
 
     def decode(lams, **env):
@@ -53,6 +53,8 @@ def test_changed_decoding_starts_empty(recipe, tmp_path):
     assert decode("0", STATUS="1").returncode == 1
     assert decode("0", inference_args="--nbest 2").returncode == 0
     assert found() == {"lam0": "x\n"}
+    refused = decode("0", inference_squeezes="1 2", STATUS="1")
+    assert "now: lams=0 --squeeze 1 2" in refused.stderr
 
 
 @pytest.mark.parametrize("segments", ["codes", "none"])
@@ -76,6 +78,40 @@ def test_pretraining_depends_on_its_segments(recipe, tmp_path, segments):
     again = run("stage_8", **options)
     assert again.returncode == (segments != "none")
     assert ("now: targets/valid/boundaries" in again.stderr) == (segments != "none")
+
+
+@pytest.mark.parametrize("name", ["a.ctm", "grids/a/a.TextGrid", "own/boundaries"])
+def test_targets_depend_on_alignments(recipe, name):
+    write, run = recipe
+    for which in ("train", "valid"):
+        write(f"raw/{which}/wav.scp", "a x\n")
+    write(name, "one")
+    options = dict(
+        ssl_targets_dir="targets", ssl_dump="raw/train", valid_dump="raw/valid",
+        ssl_targets_args="", ssl_num_codes="2", ssl_segments=name.split("/")[0],
+        train_cmd="true", nj="1",
+    )  # fmt: skip
+    assert run("stage_6", **options).returncode == 0
+    assert "finished before" in run("stage_6", **options).stdout
+    write(name, "another")
+    assert "made from something else" in run("stage_6", **options).stdout
+    assert "finished before" in run("stage_6", **options).stdout
+
+
+@pytest.mark.parametrize("segments", ["codes", "none"])
+def test_boundaries_are_scored_where_true_ones_are_known(recipe, segments):
+    write, run = recipe
+    options = dict(
+        ssl_exp="exp", valid_dump="raw/valid", valid_set="valid", nj="1",
+        ssl_targets_dir="targets", ssl_segments=segments, upstream="exp/upstream",
+        train_cmd="echo",
+    )  # fmt: skip
+    assert run("score_boundaries", **options).stdout == ""
+    write("raw/valid/boundaries", "a 0.1 0.2\n")
+    write("exp/boundaries.md", "the table")
+    done = run("score_boundaries", **options).stdout
+    assert "ssl_boundaries --data_dir raw/valid" in done and "the table" in done
+    assert ("guidance=targets/valid" in done) == (segments != "none")
 
 
 @pytest.mark.parametrize("cached", ["true", "false"])
@@ -207,6 +243,28 @@ def test_tokens_of_data_in_a_folder_with_a_space(recipe):
     assert "[--text][more][most][--out_dir]" in done.stdout, done.stderr
 
 
+def test_phones_are_made_again_where_they_must(recipe, tmp_path):
+    write, run = recipe
+    script = f". {TEMPLATE}/path.sh\nphone_sets"
+    for name in ("train", "test"):
+        write(f"raw/{name}/wav.scp", f"{name}-a a.flac\n")
+        write(f"raw/{name}/utt2spk", f"{name}-a {name}\n")
+        write(f"raw/{name}/text", f"{name}-a YES\n")
+    write("my.lexicon", "YES j E s\n")
+    options = dict(
+        raw="raw", asr_raw="phn", perturbed_set="train", valid_set="train",
+        test_sets="test", g2p="my.lexicon", nj="1", OFA_ROOT=str(TEMPLATE.parents[2]),
+    )  # fmt: skip
+    done = run(script, **options)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "phn/test/text").read_text() == "test-a j E s\n"
+    write("my.lexicon", "YES j a\n")
+    again = run(script, **options)
+    assert "now: my.lexicon" in again.stderr
+    assert (tmp_path / "phn/train/text").read_text() == "train-a j a\n"
+    assert "finished before" in run(script, **options).stdout
+
+
 def test_fine_tuning_depends_on_how_text_is_read(recipe):
     write, run = recipe
     for name in ("wav.scp", "text"):
@@ -215,18 +273,14 @@ def test_fine_tuning_depends_on_how_text_is_read(recipe):
         write(name, "x\n")
     options = dict(
         pretrained_upstream="", upstream="up", token_list="tokens.txt", fs="16k",
-        asr_args="", asr_stats_dir="stats", train_dump="dump", valid_dump="dump",
+        asr_args="", asr_stats_dir="stats", asr_train="dump", asr_valid="dump",
         token_type="char", bpemodel="none", asr_exp="exp", asr_config="conf.yaml",
         asr_speech_fold_length="1", asr_text_fold_length="1", num_nodes="1", ngpu="0",
-        num_threads="1", cuda_cmd="true", nlsyms_txt="none", cleaner="none", g2p="none",
+        num_threads="1", cuda_cmd="true", nlsyms_txt="none", cleaner="none",
     )  # fmt: skip
     assert run("stage_10", **options).returncode == 0
     options["nlsyms_txt"] = "symbols"
-    for change in (
-        {"nlsyms_txt": "symbols"},
-        {"cleaner": "tacotron"},
-        {"g2p": "pyopenjtalk"},
-    ):
+    for change in ({"nlsyms_txt": "symbols"}, {"cleaner": "tacotron"}):
         options.update(change)
         refused = run("stage_10", **options)
         assert refused.returncode == 1 and f"now: {[*change][0]}=" in refused.stderr

@@ -168,6 +168,26 @@ def test_distillation_from_a_cached_teacher(finished):
     assert "cosine_1" in log and "loss_distill" in log
 
 
+def test_phones_on_the_same_upstream(finished):
+    """Stages 5 and 9 to 13 once more, with the true phones in the place of words."""
+    folder, _, config = finished
+    options = ["--token_type", "phn", "--asr_config", config, "--stage", 5]
+    options += ["--stop_stage", 13, "--skip_stages", "6 7 8 11 12"]
+    done = run(folder, *options, "--inference_lams", "0")
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    assert "PER (%)" in done.stdout and "WER" not in done.stdout
+    with open(folder / "exp/report_phn/report.csv", encoding="utf-8") as f:
+        (row,) = csv.DictReader(f)
+    true = (folder / "dump/raw/test/phones").read_text().splitlines()
+    count = sum(phone != "sil" for line in true for phone in line.split()[1:])
+    assert int(row["phones"]) == count > 50
+    assert float(row["per"]) > 20  # nobody learns much from 30 utterances
+    config_yaml = folder / "exp/asr_my_ctc_raw_en_phn/config.yaml"
+    assert "token_type: phn\n" in config_yaml.read_text()
+    # What is there of words stays.
+    assert (folder / "exp/report/report.csv").exists()
+
+
 def test_packed_models(finished):
     folder, _, config = finished
     done = run(folder, "--stage", 14, "--stop_stage", 14, "--asr_config", config)

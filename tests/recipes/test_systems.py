@@ -1,13 +1,15 @@
-"""The systems that the OFA model is compared with: the same recipe, another config."""
+"""The systems that the OFA model is compared with: the same recipe, other options."""
 
 import json
+import os
+import subprocess
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
 import torch
-import yaml
 
 from espnet_ofa import OFAUpstream
 from espnet_ofa.bin import ssl_export
@@ -16,43 +18,66 @@ from espnet_ofa.plugin import register
 from espnet_ofa.subsampling import SqueezeUnsetError
 from espnet_ofa.tasks.ssl import OFASSLTask
 
-CONF = Path(__file__).resolve().parents[2] / "egs2/TEMPLATE/ofa1/conf"
-SYSTEMS = CONF / "systems"
-KNOBS = {"lam", "lam_train", "squeeze", "squeeze_train", "guidance"}
-SHAPE = {"compressor", "compressor_conf", "pos_kernel", "query_pool", "key_pool"}
-SHAPE |= {"merge", "upsampler"}
+TEMPLATE = Path(__file__).resolve().parents[2] / "egs2/TEMPLATE/ofa1"
+CONF = TEMPLATE / "conf"
 FIXED = {"none": 20, "sew": 40, "atome": 40}
 FIXED |= {f"{kind}{n}": 20 * n for kind in ("mean", "conv") for n in (2, 3, 4, 5)}
-CASES = [*((s, "fixed") for s in ("none", "mean3", "conv4", "sew", "atome"))]
-CASES += [("cif", "cif"), ("stochastic", "stochastic"), ("stochastic", "squeeze")]
+CASES = ("none", "mean3", "conv4", "sew", "atome", "cif", "stochastic", "squeeze")
 SAMPLES = torch.tensor([32240, 16400])  # 100 and 51 frames
+NAMES = ("ssl_args", "asr_args", "ssl_system", "asr_system", "adaptive_configs")
+NAMES += ("inference_lams", "s2s_inference_lams", "inference_squeezes")
 
 
-def read(path):
-    return yaml.safe_load(path.read_text())
+@lru_cache
+def settings(system, **given):
+    """What --system makes of the options of ofa.sh; they may be given."""
+    before = dict.fromkeys(NAMES, "") | {"inference_lams": "0 1", "system": system}
+    script = """
+        usage_error() { echo "$*"; exit 2; }
+        . "$1/stages/systems.sh"
+        for name in ${names}; do echo "${name}=${!name}"; done
+    """
+    done = subprocess.run(
+        ["bash", "-euc", script, "-", str(TEMPLATE)],
+        env={**os.environ, **before, **given, "names": " ".join(NAMES)},
+        capture_output=True,
+        text=True,
+    )
+    if done.returncode:
+        return done.stdout + done.stderr
+    return dict(line.split("=", 1) for line in done.stdout.splitlines())
 
 
-def test_every_rival_has_its_config():
-    found = {p.stem.removeprefix("train_ssl_") for p in SYSTEMS.glob("train_ssl_*")}
-    assert found == {*FIXED, "cif", "stochastic"}
+def test_ofa_is_as_its_configurations_say():
+    found = settings("ofa", ssl_args="--seed 1")
+    assert found == dict.fromkeys(NAMES, "") | {
+        "inference_lams": "0 1",
+        "ssl_args": "--seed 1",
+    }
 
 
-@pytest.mark.parametrize("path", sorted(SYSTEMS.glob("*.yaml")), ids=lambda p: p.stem)
-def test_a_rival_differs_only_where_it_must(path):
-    theirs, ours = read(path), read(CONF / f"{path.stem.rpartition('_')[0]}.yaml")
-    part, free = "frontend_conf", KNOBS
-    if "ssl" in path.name:
-        part, free = "upstream_conf", SHAPE
-    for conf in (theirs, ours):
-        conf[part] = {k: v for k, v in conf[part].items() if k not in free}
-        for knob in KNOBS:
-            conf.pop(knob, None)
-    assert theirs == ours
+@pytest.mark.parametrize("system", [*FIXED, "cif", "stochastic", "squeeze"])
+def test_names_and_options_of_a_rival(system):
+    found = settings(system, asr_args="--seed 1")
+    assert found["asr_system"] == system
+    same = {"squeeze": "stochastic"}  # one upstream, fine-tuned in two ways
+    assert found["ssl_system"] == same.get(system, system)
+    assert found["asr_args"].endswith(" --seed 1")  # so that users have the last word
+    assert found["adaptive_configs"] == "" and found["inference_lams"] == "own"
+    assert bool(found["inference_squeezes"]) == (system == "stochastic")
+
+
+def test_unknown_system():
+    assert "none, mean2 to mean5" in settings("mean9")
+
+
+def ssl_options(system):
+    config = ["--config", str(CONF / "train_ssl.yaml")]
+    return config + settings(system)["ssl_args"].split()
 
 
 def ssl_model(system):
-    config = SYSTEMS / f"train_ssl_{system}.yaml"
-    args = OFASSLTask.get_parser().parse_args(["--config", str(config)])
+    args = OFASSLTask.get_parser().parse_args(ssl_options(system))
     torch.manual_seed(0)
     return OFASSLTask.build_model(args)
 
@@ -93,16 +118,17 @@ def tokens(tmp_path_factory):
     return path
 
 
-@pytest.mark.parametrize(("system", "asr"), CASES)
-def test_pre_training_then_ctc(system, asr, asr_task, tokens, tmp_path):
+@pytest.mark.parametrize("system", CASES)
+def test_pre_training_then_ctc(system, asr_task, tokens, tmp_path):
     model, wave = ssl_model(system), torch.randn(2, 32240)
     codes = torch.randint(0, 100, (2, 100))
     for _ in range(2):
         _, missing = step(model, wave, SAMPLES, codes, torch.tensor([100, 51]))
         assert missing == []
     model.upstream.save_pretrained(tmp_path)
-    config = SYSTEMS / f"train_asr_ctc_{asr}.yaml"
+    config = CONF / "train_asr_ctc.yaml"
     options = ["--config", str(config), "--token_list", str(tokens)]
+    options += settings(system)["asr_args"].split()
     for option in (f"upstream={tmp_path}", "fs=16k", "freeze_updates=0"):
         options += ["--frontend_conf", option]
     recogniser = asr_task.build_model(asr_task.get_parser().parse_args(options))
@@ -119,7 +145,9 @@ def test_pre_training_then_ctc(system, asr, asr_task, tokens, tmp_path):
     assert torch.equal(first, again)  # nothing is drawn
     wanted = FIXED.get(system, 40)
     assert 20 * 151 / int(lengths.sum()) == pytest.approx(wanted, rel=0.12)
-    assert asr == "stochastic" or stats["period_ms"] == pytest.approx(wanted, rel=0.12)
+    assert system == "stochastic" or stats["period_ms"] == pytest.approx(
+        wanted, rel=0.12
+    )
 
 
 @pytest.mark.parametrize(("system", "period"), [("stochastic", 40), ("atome", 40)])
@@ -136,7 +164,7 @@ def test_espnets_trainer_and_export(system, period, tmp_path):
     data.write(tmp_path / "data")
     for name, text in lines.items():
         (tmp_path / name).write_text(text)
-    options = ["--config", str(SYSTEMS / f"train_ssl_{system}.yaml"), "--ngpu", "0"]
+    options = [*ssl_options(system), "--ngpu", "0"]
     options += ["--output_dir", str(tmp_path / "exp"), "--max_epoch", "1"]
     options += ["--num_workers", "0", "--use_tensorboard", "false"]
     for which in ("train", "valid"):

@@ -64,7 +64,7 @@ def test_report(classified, capsys):
         ]
     )
     printed = capsys.readouterr().out
-    assert "0.5 (adaptive, from 0.7)" in printed and "WER" not in printed
+    assert "0.5 (adaptive, -0.200 from 0.7)" in printed and "WER" not in printed
     with open(classified / "report/report.csv", encoding="utf-8") as f:
         rows = list(csv.DictReader(f))
     assert [(r["system"], float(r["accuracy"])) for r in rows] == [

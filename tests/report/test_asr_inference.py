@@ -1,6 +1,7 @@
 """Decoding with a tiny ESPnet model: what is written, and whether it is true."""
 
 import logging
+import re
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,15 +19,24 @@ import torch  # noqa: E402
 import yaml  # noqa: E402
 from espnet2.tasks.asr import ASRTask  # noqa: E402
 
-from espnet_ofa.bin import asr_inference, report  # noqa: E402
+from espnet_ofa.bin import asr_inference, report, ssl_align  # noqa: E402
+from espnet_ofa.data.alignments import read_alignments  # noqa: E402
+from espnet_ofa.data.kaldi_dir import DataDir  # noqa: E402
+from espnet_ofa.data.table import DataError  # noqa: E402
 from espnet_ofa.report import decoding  # noqa: E402
 from espnet_ofa.report.length_limit import LengthLimit, end_detected  # noqa: E402
 from espnet_ofa.report.scoring import read_text  # noqa: E402
 from espnet_ofa.report.stats import load_stats  # noqa: E402
+from espnet_ofa.report.tables import lambda_table  # noqa: E402
 
 TOKENS = ["<blank>", "<unk>", "<space>", "a", "b", "c", "<sos/eos>"]
 SECONDS = {"u1": 0.9, "u2": 0.4, "u3": 0.7, "u4": 0.5}
 TEXTS = {"u1": "ab c", "u2": "aab", "u3": "cab", "u4": "b"}
+PHONES = {
+    "token_list": ["<blank>", "<unk>", "t#", "I2", ";", "<sos/eos>"],
+    "token_type": "phn",
+    "g2p": None,
+}
 UPSTREAM = {
     "extractor": "logmel",
     "extractor_conf": {"dim": 12, "mels": 16},
@@ -39,7 +49,9 @@ UPSTREAM = {
 }
 
 
-def build(folder: Path, frontend: dict, input_layer: str = "linear") -> list[str]:
+def build(
+    folder: Path, frontend: dict, input_layer: str = "linear", **changes
+) -> list[str]:
     """Save an untrained model as ESPnet's trainer would; returns its options."""
     torch.manual_seed(3)
     config = {
@@ -58,6 +70,7 @@ def build(folder: Path, frontend: dict, input_layer: str = "linear") -> list[str
         "decoder_conf": {"attention_heads": 2, "linear_units": 12, "num_blocks": 1},
         "normalize": None,
         "output_dir": str(folder),
+        **changes,
     }
     folder.mkdir(parents=True)
     (folder / "train.yaml").write_text(yaml.safe_dump(config))
@@ -73,6 +86,18 @@ def build(folder: Path, frontend: dict, input_layer: str = "linear") -> list[str
 
 def ofa(lam) -> dict:
     conf = {"upstream": UPSTREAM, "lam": lam}
+    return {"frontend": "ofa", "frontend_conf": conf}
+
+
+def stochastic() -> dict:
+    upstream = {
+        **UPSTREAM,
+        "pos_kernel": 0,
+        "compressor": "squeeze",
+        "key_pool": [1, 2],
+    }
+    upstream["compressor_conf"] = {"factor": [1, 2, 4], "kernel": 4, "groups": 2}
+    conf = {"upstream": upstream, "squeeze": [2, 1, 1], "squeeze_train": "uniform"}
     return {"frontend": "ofa", "frontend_conf": conf}
 
 
@@ -98,6 +123,8 @@ def space(tmp_path_factory):
         common=["--num_workers=0", "--log_level=WARNING"],
         fixed=build(root / "fixed", ofa(0.3)),
         adaptive=build(root / "adaptive", ofa("adaptive")),
+        phones=build(root / "phones", ofa(0.3), **PHONES),
+        stochastic=build(root / "stochastic", stochastic()),
         plain=build(root / "plain", {"frontend_conf": {"n_mels": 16}}, "conv2d"),
     )
 
@@ -369,3 +396,92 @@ def test_too_short_utterances_do_not_stop_a_run(space, tmp_path):
         assert 2.4 < stats.macs_seconds < stats.audio_seconds  # not of that one
         assert list(read_text(out / "text")) == ["u0", *SECONDS]
     assert read_text(space.root / "short1" / "lamown" / "s" / "text")["u0"] == ""
+
+
+@pytest.mark.parametrize("search", ["greedy", "beam"])
+def test_phones(space, search, tmp_path):
+    data = tmp_path / "phones"
+    data.mkdir()
+    (data / "wav.scp").write_text((space.data / "wav.scp").read_text())
+    (data / "text").write_text("".join(f"{key} t# I2 t# ;\n" for key in SECONDS))
+    options = [f"--search={search}", f"--test_set=test:{data}", "--lam", 0]
+    options += ["--beam_size=2", "--maxlenratio=-4"]
+    folder = run(space, space.phones, f"phones_{search}", *options)
+    found = read_text(folder / "lam0/test/text")
+    tokens = read_text(folder / "lam0/test/token")
+    assert found == tokens and any(len(text.split()) > 1 for text in found.values())
+    stats = load_stats(folder / "lam0/test")
+    assert stats.phones and stats.infeasible == 0
+    (row,) = report.collect_rows("phones", folder)
+    assert row.as_dict()["phones"] == 16 and row.as_dict()["per"] == row.wer
+    table = lambda_table([row])
+    assert "PER (%)" in table and "WER" not in table and "CER" not in table
+    (words,) = report.collect_rows("words", run(space, space.fixed, "one", *options))
+    with pytest.raises(ValueError, match="'per': 'phones'"):
+        lambda_table([row, words])
+
+
+def test_squeezes_of_a_stochastic_model(space):
+    options = ["--squeeze", "1", "4,1,2", "own", *greedy_options(space)]
+    folder = run(space, space.stochastic, "squeezes", *options)
+    frames = [44, 19, 34, 24]
+    for label, (s, k) in {"1,1,1": (1, 1), "4,1,2": (4, 2), "own": (2, 1)}.items():
+        stats = load_stats(folder / f"lamown-squeeze{label}" / "test")
+        assert (stats.lam, stats.squeeze) == (None, f"{s},1,{k}")
+        assert stats.units == sum(-(-n // s) for n in frames)
+    rows = report.collect_rows("stochastic", folder)
+    assert [row.stats.squeeze for row in rows] == ["1,1,1", "2,1,1", "4,1,2"]
+    table = lambda_table(rows)
+    assert "squeeze 4,1,2" in table and f"{20 * 121 / 31:.1f}" in table
+    again = run(space, space.stochastic, "own", *greedy_options(space))
+    assert load_stats(again / "lamown" / "test").squeeze == "2,1,1"
+
+
+@pytest.mark.parametrize(
+    ("model", "squeeze", "message"),
+    [
+        ("stochastic", "3", "S in [1, 2, 4], not 3"),
+        ("fixed", "2,1,1", "has no squeeze to choose"),
+    ],
+)
+def test_squeezes_that_cannot_be(space, model, squeeze, message):
+    options = ["--squeeze", squeeze, *greedy_options(space)]
+    with pytest.raises(ValueError, match=re.escape(message)):
+        run(space, getattr(space, model), "refused", *options)
+    with pytest.raises(SystemExit):
+        run(space, space.stochastic, "refused", "--squeeze", "0,1")
+
+
+def align(space, out, texts, *options):
+    """Segments that a CTC model with random weights finds for these texts."""
+    data = out / "data"
+    speakers = {key: key for key in texts}
+    wav = {key: str(space.data / f"{key}.wav") for key in texts}
+    DataDir(wav, speakers, texts).write(data)
+    cmd = [*space.fixed, f"--data_dirs={data}", f"--output_dir={out}", *options]
+    ssl_align.main(cmd)
+    return read_alignments(out, {key: SECONDS[key] for key in texts})
+
+
+@pytest.mark.parametrize("lam", [0, 1])
+def test_alignments_tile_the_audio_at_any_lambda(space, tmp_path, lam):
+    made = align(space, tmp_path, TEXTS, "--lam", str(lam))
+    for key, segments in made.items():
+        labels = ["<space>" if c == " " else c for c in TEXTS[key]]
+        assert [p for p in segments.phones or () if p != "sil"] == labels
+        assert segments.ends[-1] == SECONDS[key]
+        assert (np.diff(segments.ends, prepend=0) > 0).all()
+        if lam == 0:  # where a frame begins
+            frames = 50 * segments.ends[:-1]
+            np.testing.assert_allclose(frames, np.round(frames), atol=1e-3)
+
+
+def test_texts_too_long_to_align_are_named(space, tmp_path):
+    texts = {**TEXTS, "u2": "abc" * 9, "u4": "aaa" * 5}
+    with pytest.raises(DataError) as error:
+        align(space, tmp_path, texts, "--lam", "0")
+    units = {key: int((16000 * s - 400) // 320 + 1) for key, s in SECONDS.items()}
+    assert str(error.value).count("labels need from 1") == 2
+    assert f"u2: 27 labels need from 1 to {units['u2']} units" in str(error.value)
+    assert "u4: 15 labels" in str(error.value) and "they need 29" in str(error.value)
+    assert not (tmp_path / "boundaries").exists()

@@ -59,7 +59,7 @@ def test_lambda_table(rows):
     assert found["GMACs/s"] == "0.0225"
     assert found["RTF"] == "0.075"
     assert (found["WER (%)"], found["Del"], found["capped"]) == ("20.0", "1", "1")
-    assert "0.4 (adaptive, from 0.643)" in learned
+    assert "0.4 (adaptive, -0.243 from 0.643)" in learned
     assert cells(first)[2] == "0"
     assert len({len(line) for line in lambda_table(rows).splitlines()}) == 1  # aligned
 
@@ -83,7 +83,7 @@ def test_seeds_are_one_line(tmp_path, decoded):
         "system": "ctc",
         "test set": "test",
         "lambda": "0",
-        "frame period (ms)": "30.0",  # 20 and 40
+        "frame period (ms)": "30.0 (20.0 to 40.0)",
         "seeds": "2",
         "WER (%)": "10.0",
         "range": "0.0 to 20.0",
@@ -186,7 +186,7 @@ def test_command_line(rows, tmp_path, capsys):
     )
     lines = capsys.readouterr().out.splitlines()
     assert lines[-1] == str(exp / "report" / "tradeoff_test.png")
-    assert cells(lines[-2])[:3] == ["ada", "test", "0.4 (adaptive, from 0.643)"]
+    assert cells(lines[-2])[:3] == ["ada", "test", "0.4 (adaptive, -0.243 from 0.643)"]
     with open(exp / "report" / "report.csv", newline="") as f:
         records = list(csv.DictReader(f))
     assert [float(record["wer"]) for record in records] == [0.0, 20.0, 0.0]

@@ -44,16 +44,18 @@ min_wav_duration=0.1   # drop shorter training utterances, seconds
 max_wav_duration=20    # drop longer training utterances, seconds
 
 ## Tokens
-token_type=bpe         # bpe or char
+token_type=bpe         # bpe, char or phn
 nbpe=300               # BPE units
 bpemode=unigram        # unigram or bpe
 bpe_train_text=""      # text that tokens come from; by default the training text
 bpe_nlsyms=""          # symbols BPE must keep whole, comma separated
 nlsyms_txt=none        # file of non-linguistic symbols
 cleaner=none           # ESPnet's text cleaner
-g2p=none               # ESPnet's g2p
+g2p=none               # what makes the phones of phn: none (the corpus has them), espeak, a
+                       # lexicon (file: word phone phone ...) or one of ESPnet's g2p
 
 ## Pre-training
+system=ofa             # or a rival of stages/systems.sh: none, mean2 ... stochastic, atome
 pretrained_upstream="" # an upstream that exists (folder or hub id): leaves out stages 6 to 8
 ssl_train_set=""       # data sets to pre-train on; by default the training data
 ssl_extra_dirs=""      # more audio for pre-training only: folders in LibriSpeech's layout
@@ -64,7 +66,8 @@ ssl_exp=""             # the model's folder itself
 ssl_stats_dir=""       # folder of shapes
 ssl_targets_dir=""     # folder of targets
 ssl_num_codes=100      # k-means codes
-ssl_segments=codes     # guidance: codes, data (the corpus' own boundaries) or none
+ssl_segments=codes     # guidance: codes, detect (changes of the spectrum), data (the corpus' own
+                       # boundaries), none, or a file or folder of alignments
 ssl_targets_args=""    # more options for ssl_targets, e.g. "--upstream DIR --layer 6"
 ssl_teacher=""         # of distillation (ssl_config with model: distill): folder, file or hub id
 ssl_teacher_cache=false  # compute its hidden states once, in stage 6, not in every epoch
@@ -95,6 +98,7 @@ inference_args=""      # more options for asr_inference
 inference_tag=""       # folder of results in the model's; by default from the configuration
 inference_lams="0 0.43 0.64 0.77 0.86 0.92 0.96 1"  # lambdas; these are nominally 20, 30 ... 90 ms
 s2s_inference_lams=""  # those of joint models; by default the same
+inference_squeezes=""  # of a stochastic model, e.g. "1,1,1 2,1,1 4,1,2"; each with each lambda
 inference_asr_model=valid.cer_ctc.ave.pth  # checkpoint of CTC models
 inference_s2s_model=valid.acc.ave.pth   # checkpoint of joint models
 readme=""              # write the results into this file as well

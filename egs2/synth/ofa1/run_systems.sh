@@ -4,8 +4,8 @@
 # several seeds for both. Needs stages 1 to 7 and 9 of run.sh. What is finished is left as
 # it is, so the script may be interrupted, and called again with more systems or seeds.
 #   ./run_systems.sh [--systems "ofa none mean2"] [--seeds "0 1 2"] [OPTION...]
-# OPTIONs are those of ofa.sh's resources, such as --num_threads 1. A system is ofa (as in
-# run.sh), or X of conf/systems/train_ssl_X.yaml. About 9 minutes each on two cores.
+# OPTIONs are those of ofa.sh's resources, such as --num_threads 1. Systems are those of
+# --system there. About 9 minutes each on two cores.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 
@@ -23,23 +23,16 @@ done
 
 # train SYSTEM SEED [OPTION...]: exp/{ssl,asr}_system_SYSTEM_seedSEED
 train() {
-    local system=$1 seed=$2 ssl=conf/systems/train_ssl_$1.yaml asr sets=own
+    local system=$1 seed=$2 upstream=$1
     shift 2
-    asr=conf/systems/train_asr_ctc_fixed.yaml
-    case ${system} in
-        ofa)
-            ssl=conf/train_ssl.yaml
-            asr=conf/train_asr_ctc.yaml
-            sets=${lams}
-            ;;
-        cif | squeeze | stochastic) asr=conf/systems/train_asr_ctc_${system}.yaml ;;
-    esac
+    if [ "${system}" = squeeze ]; then
+        upstream=stochastic # fine-tuned to one setting
+    fi
     ./run.sh --stage 8 --stop_stage 13 --skip_stages "9 11 12" --test_sets test \
-        --ssl_config "${ssl}" --ssl_tag "system_${system}_seed${seed}" \
-        --ssl_args "--seed ${seed}" \
-        --asr_config "${asr}" --asr_tag "system_${system}_seed${seed}" \
+        --system "${system}" --ssl_tag "system_${upstream}_seed${seed}" \
+        --ssl_args "--seed ${seed}" --asr_tag "system_${system}_seed${seed}" \
         --asr_args "--seed ${seed}" --s2s_tag none --adaptive_configs "" \
-        --inference_lams "${sets}" "$@"
+        --inference_lams "${lams}" "$@"
 }
 
 for seed in ${seeds}; do

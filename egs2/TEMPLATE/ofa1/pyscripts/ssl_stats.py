@@ -6,7 +6,10 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+import numpy as np
+
 from espnet_ofa.data.table import DataError, read_table, write_table
+from espnet_ofa.pretrain.segments import check_boundaries
 from espnet_ofa.upstream.extractor import frame_lengths
 
 
@@ -19,7 +22,8 @@ def check_targets(data: Path, targets: Path, segments: str) -> dict[str, str]:
         segments: ``none``, or ``boundaries`` must be there as well.
 
     Raises:
-        DataError: names every utterance without targets or with too many or too few.
+        DataError: names every utterance without targets or with too many or too few,
+            or whose segments do not end with its audio.
     """
     samples = read_table(data / "utt2num_samples")
     names = ["targets"] + ([] if segments == "none" else ["boundaries"])
@@ -38,6 +42,15 @@ def check_targets(data: Path, targets: Path, segments: str) -> dict[str, str]:
                 f"{targets}/targets: {utt} has {found} targets, its audio {frames} "
                 "frames: run stage 6 again"
             )
+    for utt, ends in tables.get("boundaries", {}).items():
+        if utt not in samples:
+            continue
+        try:
+            name = f"{targets}/boundaries: {utt}"
+            frames = frame_lengths(int(samples[utt]))
+            check_boundaries(np.array(ends.split(), int), frames, name)
+        except ValueError as error:
+            problems.append(f"{error}: run stage 6 again")
     if problems:
         raise DataError(data, problems)
     return samples

@@ -4,7 +4,7 @@
 # What text becomes tokens by, where options say so.
 text_inputs() {
     local name
-    for name in cleaner g2p nlsyms_txt; do
+    for name in cleaner nlsyms_txt; do
         if [ "${!name}" != none ]; then
             echo "${name}=${!name}"
         fi
@@ -52,25 +52,16 @@ train() { # DIR MODULE OPTION...: ESPnet's trainer; an interrupted training goes
         "${command[@]}" --ngpu "${ngpu}"
 }
 
-# Without installation there is no start-up hook, and our own entry takes its place.
-asr_train_module() {
-    if [ -n "${PYTHONPATH:-}" ] && [[ ":${PYTHONPATH}:" == *":${OFA_ROOT}:"* ]]; then
-        echo espnet_ofa.bin.asr_train
-    else
-        echo espnet2.bin.asr_train
-    fi
-}
-
 asr_options() { # CONFIG: what all of ESPnet's ASR commands share, one per line
     printf '%s\n' --config "$1" --use_preprocessor true --token_type "${token_type}" \
         --token_list "${token_list}" --bpemodel "${bpemodel}" \
-        --non_linguistic_symbols "${nlsyms_txt}" --cleaner "${cleaner}" --g2p "${g2p}"
+        --non_linguistic_symbols "${nlsyms_txt}" --cleaner "${cleaner}" --g2p none
     if grep -q '^frontend: *ofa' "$1"; then
         printf '%s\n' --frontend_conf "upstream=${upstream}" --frontend_conf "fs=${fs}"
     fi
     local which dump
     for which in train valid; do
-        dump=${which}_dump
+        dump=asr_${which}
         printf '%s\n' "--${which}_data_path_and_name_and_type" \
             "${!dump}/wav.scp,speech,sound" \
             "--${which}_data_path_and_name_and_type" "${!dump}/text,text,text"
@@ -102,24 +93,24 @@ stage_9() {
     check_upstream
     need_config "${asr_config}"
     need "${token_list}" 5
-    mapfile -t inputs < <(data_files "${train_dump}" "${valid_dump}" && text_inputs)
+    mapfile -t inputs < <(data_files "${asr_train}" "${asr_valid}" && text_inputs)
     # Shapes depend on data and tokens; a configuration that normalises with global_mvn
     # would add its features, which pre-trained units are not meant for.
     if ! to_do "${out}" "${token_list}" "fs=${fs}" "${inputs[@]}"; then
         return
     fi
-    jobs=$(($(wc -l <"${train_dump}/wav.scp") / UTTERANCES_PER_JOB + 1))
+    jobs=$(($(wc -l <"${asr_train}/wav.scp") / UTTERANCES_PER_JOB + 1))
     jobs=$((jobs < nj ? jobs : nj))
     logdir=${out}/logdir
     mapfile -t options < <(asr_options "${asr_config}")
     for which in train valid; do
-        dump=${which}_dump
+        dump=asr_${which}
         split_keys "${!dump}/wav.scp" "${logdir}/${which}" "${jobs}" --nj
         options+=("--${which}_shape_file" "${logdir}/${which}.JOB.scp")
     done
     # shellcheck disable=SC2086
     ${train_cmd} JOB=1:"${jobs}" "${logdir}/stats.JOB.log" \
-        python3 -m "$(asr_train_module)" --collect_stats true --ngpu 0 \
+        python3 -m espnet_ofa.bin.asr_train --collect_stats true --ngpu 0 \
         --output_dir "${logdir}/stats.JOB" "${options[@]}" ${asr_args}
     collect_shapes "${logdir}" "${jobs}" "${out}"
     finish "${out}"
@@ -158,7 +149,7 @@ fine_tune() {
     need "${asr_stats_dir}/.done" 9
     inputs=("${config}" "args=${asr_args}" "upstream=${upstream}" "${token_list}"
         "${asr_stats_dir}"/{train,valid}/{speech_shape,text_shape."${token_type}"}
-        "${train_dump}/text")
+        "${asr_train}/text")
     mapfile -t -O ${#inputs[@]} inputs < <(text_inputs)
     if [ -f "${upstream}/model.safetensors" ]; then
         inputs+=("${upstream}/model.safetensors")
@@ -170,7 +161,7 @@ fine_tune() {
     fi
     if to_train "${dir}" "${inputs[@]}"; then
         # shellcheck disable=SC2086
-        train "${dir}" "$(asr_train_module)" "${options[@]}" ${asr_args}
+        train "${dir}" espnet_ofa.bin.asr_train "${options[@]}" ${asr_args}
         finish "${dir}"
     fi
 }

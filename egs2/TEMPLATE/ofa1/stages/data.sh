@@ -143,9 +143,27 @@ stage_4() {
     python3 -m espnet_ofa.bin.data summary "${inputs[@]}"
 }
 
+# Data directories with phones in the place of words.
+phone_sets() {
+    local name in out inputs
+    for name in ${perturbed_set} ${valid_set} ${test_sets}; do
+        in=${raw}/${name} out=${asr_raw}/${name}
+        need "${in}/wav.scp" "3 and 4"
+        mapfile -t inputs < <(data_files "${in}")
+        if to_do "${out}" "g2p=${g2p}" "${g2p}" "${in}/phones" "${inputs[@]}"; then
+            python3 "${OFA_ROOT}/local/phones.py" --data_dir "${in}" --out_dir "${out}" \
+                --g2p "${g2p}" --nj "${nj}"
+            finish "${out}"
+        fi
+    done
+}
+
 stage_5() {
     local texts=("${datadir}/${train_set}/text") text options=()
-    if [ -n "${bpe_train_text}" ]; then
+    if [ "${token_type}" = phn ]; then
+        phone_sets
+        texts=("${asr_train}/text")
+    elif [ -n "${bpe_train_text}" ]; then
         read -r -a texts <<<"${bpe_train_text}"
     fi
     for text in "${texts[@]}"; do

@@ -50,18 +50,19 @@ stage_13() {
     fi
     # Its table is the last thing on the screen.
     python3 -m espnet_ofa.bin.report --expdir "${expdir}" --decode_dirs "${dirs[@]}" \
-        --out "${expdir}/report" ${options[@]+"${options[@]}"}
+        --out "${report}" ${options[@]+"${options[@]}"}
 }
 
 decode() { # DIR CHECKPOINT CONFIG LAMBDAS
     local dir=$1 model=$2 config=$3 lams=$4 out set dumps=() sets=() options inputs
+    lams+=${inference_squeezes:+ --squeeze ${inference_squeezes}}
     out=$(decode_dir "${dir}" "${config}")
     need_checkpoint "${dir}/${model}" "10 to 12"
     need_config "${config}"
     for set in ${test_sets}; do
-        need "${raw}/${set}/wav.scp" 3
-        dumps+=("${raw}/${set}")
-        sets+=(--test_set "${set}:${raw}/${set}")
+        need "${asr_raw}/${set}/wav.scp" "3 (with phn also 5)"
+        dumps+=("${asr_raw}/${set}")
+        sets+=(--test_set "${set}:${asr_raw}/${set}")
     done
     mapfile -t inputs < <(data_files "${dumps[@]}")
     # Starts empty where anything differs: nothing old may end in the table.
@@ -79,12 +80,12 @@ decode() { # DIR CHECKPOINT CONFIG LAMBDAS
             "${options[@]}"
     else
         for set in ${test_sets}; do
-            split_keys "${raw}/${set}/wav.scp" "${out}/logdir/${set}" "${inference_nj}" \
+            split_keys "${asr_raw}/${set}/wav.scp" "${out}/logdir/${set}" "${inference_nj}" \
                 --inference_nj
             run_inference JOB=1:"${inference_nj}" "${out}/log/${set}.JOB.log" \
                 --key_file "${out}/logdir/${set}.JOB.scp" \
                 --output_dir "${out}/logdir/output.JOB" \
-                --test_set "${set}:${raw}/${set}" "${options[@]}"
+                --test_set "${set}:${asr_raw}/${set}" "${options[@]}"
         done
     fi
     finish "${out}"

@@ -6,12 +6,20 @@ for name in train_set valid_set test_sets; do
 done
 check_numbers stage stop_stage ngpu num_nodes nj inference_nj num_threads nbpe
 case ${token_type} in
-    bpe | char) ;;
-    *) usage_error "--token_type is bpe or char, not '${token_type}'" ;;
+    bpe | char | phn) ;;
+    *) usage_error "--token_type is bpe, char or phn, not '${token_type}'" ;;
 esac
+if [ "${g2p}" != none ] && [ "${token_type}" != phn ]; then
+    usage_error "--g2p goes with --token_type phn"
+fi
+ssl_segments_tag=${ssl_segments}
 case ${ssl_segments} in
-    codes | data | none) ;;
-    *) usage_error "--ssl_segments is codes, data or none, not '${ssl_segments}'" ;;
+    codes | detect | data | none) ;;
+    *)
+        [ -e "${ssl_segments}" ] || usage_error "--ssl_segments is codes, detect, data," \
+            "none or a file or folder of alignments; there is no '${ssl_segments}'"
+        ssl_segments_tag=aligned
+        ;;
 esac
 if [ "${ssl_teacher_cache}" = true ] && [ -z "${ssl_teacher}" ]; then
     usage_error "--ssl_teacher_cache true needs --ssl_teacher"
@@ -62,9 +70,25 @@ valid_dump=${raw}/${valid_set}
 
 # --- tokens
 token_tag=${token_type}
-if [ "${token_type}" = bpe ]; then
-    token_tag=bpe_${bpemode}${nbpe}
+if [ "${g2p}" != none ]; then
+    token_tag+=_${g2p##*/}
+    token_tag=${token_tag%.*}
 fi
+text_tag=${token_tag}
+asr_raw=${raw} # data whose transcripts recognisers learn and are scored by
+report=${expdir}/report
+case ${token_type} in
+    bpe)
+        token_tag=bpe_${bpemode}${nbpe}
+        text_tag=bpe${nbpe}
+        ;;
+    phn)
+        asr_raw=${dumpdir}/${token_tag}
+        report=${expdir}/report_${token_tag}
+        ;;
+esac
+asr_train=${asr_raw}/${perturbed_set}
+asr_valid=${asr_raw}/${valid_set}
 token_dir=${datadir}/${lang}_token_list/${token_tag}
 token_list=${token_dir}/tokens.txt
 bpemodel=none
@@ -73,17 +97,16 @@ if [ "${token_type}" = bpe ]; then
 fi
 
 # --- models, named after their configurations as in asr.sh
-data_tag=raw_${lang}_${token_type}
-if [ "${token_type}" = bpe ]; then
-    data_tag+=${nbpe}
-fi
+# shellcheck source=/dev/null
+. "${OFA_TEMPLATE}/stages/systems.sh"
+data_tag=raw_${lang}_${text_tag}
 if [ -n "${speed_perturb_factors}" ]; then
     data_tag+=_sp
 fi
-: "${ssl_tag:=$(config_name "${ssl_config}")_raw}"
+: "${ssl_tag:=$(config_name "${ssl_config}")${ssl_system:+_${ssl_system}}_raw}"
 : "${ssl_exp:=${expdir}/ssl_${ssl_tag}}"
 : "${ssl_stats_dir:=${expdir}/ssl_stats_raw}"
-: "${ssl_targets_dir:=${expdir}/ssl_targets_${ssl_segments}${ssl_num_codes}}"
+: "${ssl_targets_dir:=${expdir}/ssl_targets_${ssl_segments_tag}${ssl_num_codes}}"
 : "${ssl_teacher_dir:=${expdir}/ssl_teacher_${ssl_teacher##*/}}"
 ssl_loss=masked
 if [ -n "${ssl_teacher}" ]; then
@@ -91,10 +114,11 @@ if [ -n "${ssl_teacher}" ]; then
 fi
 : "${ssl_model:=valid.loss_${ssl_loss}.ave.pth}"
 : "${asr_stats_dir:=${expdir}/asr_stats_${data_tag}}"
-: "${asr_exp:=${expdir}/asr_${asr_tag:-$(config_name "${asr_config}")_${data_tag}}}"
-: "${s2s_exp:=${expdir}/asr_${s2s_tag:-$(config_name "${s2s_config}")_${data_tag}}}"
+asr_end=${asr_system:+_${asr_system}}_${data_tag}
+: "${asr_exp:=${expdir}/asr_${asr_tag:-$(config_name "${asr_config}")${asr_end}}}"
+: "${s2s_exp:=${expdir}/asr_${s2s_tag:-$(config_name "${s2s_config}")${asr_end}}}"
 adaptive_exp() { # CONFIG: tagged like the CTC model that it starts from
-    echo "${expdir}/asr_$(config_name "$1")_${asr_tag:-${data_tag}}"
+    echo "${expdir}/asr_$(config_name "$1")_${asr_tag:-${asr_end#_}}"
 }
 upstream=${pretrained_upstream:-${ssl_exp}/upstream}
 : "${s2s_inference_lams:=${inference_lams}}"

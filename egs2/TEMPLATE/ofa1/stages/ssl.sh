@@ -15,6 +15,19 @@ encoder_files() { # WORD...: the weights of those words that are encoders
     done
 }
 
+alignment_files() { # what --ssl_segments names, where that is a path
+    case ${ssl_segments} in
+        codes | detect | data | none) return ;;
+    esac
+    if [ -f "${ssl_segments}" ]; then
+        echo "${ssl_segments}"
+    elif [ -f "${ssl_segments}/boundaries" ]; then
+        echo "${ssl_segments}/boundaries"
+    else
+        corpus_folder "${ssl_segments}"
+    fi
+}
+
 stage_6() {
     local out=${ssl_targets_dir} inputs
     need "${ssl_dump}/wav.scp" 4
@@ -23,6 +36,7 @@ stage_6() {
     mapfile -t inputs < <(
         data_files "${ssl_dump}" "${valid_dump}"
         encoder_files ${ssl_targets_args}
+        alignment_files
     )
     if to_do "${out}" "codes=${ssl_num_codes}" "segments=${ssl_segments}" \
         "args=${ssl_targets_args}" "${inputs[@]}"; then
@@ -95,6 +109,19 @@ ssl_data_options() { # train|valid DUMP TARGETS: one per line
     fi
 }
 
+score_boundaries() { # of segments and fires, where the corpus knows the true ones
+    local segments=()
+    if [ ! -f "${valid_dump}/boundaries" ]; then
+        return
+    fi
+    if [ "${ssl_segments}" != none ]; then
+        segments=(--segments "guidance=${ssl_targets_dir}/${valid_set}")
+    fi
+    tool "${ssl_exp}/boundaries.log" ssl_boundaries --data_dir "${valid_dump}" \
+        ${segments[@]+"${segments[@]}"} --upstream "${upstream}" --output "${ssl_exp}/boundaries.md"
+    cat "${ssl_exp}/boundaries.md"
+}
+
 stage_8() {
     local train_targets valid_targets inputs options
     need "${ssl_stats_dir}/.done" 7
@@ -132,6 +159,7 @@ stage_8() {
             --train_config "${ssl_exp}/config.yaml" \
             --model_file "${ssl_exp}/${ssl_model}" \
             --data_dir "${valid_dump}" --output_dir "${upstream}"
+        score_boundaries
         finish "${ssl_exp}"
     fi
     log "upstream: ${upstream}"

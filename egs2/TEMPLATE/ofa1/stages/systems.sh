@@ -1,0 +1,87 @@
+# shellcheck shell=bash disable=SC2034,SC2154
+# Sourced by settings.sh: the systems that the OFA model is compared with, and ways to
+# train it (docs/pretraining.md), each by what it changes in a recipe's own configurations.
+# Sets ssl_system and asr_system, for names, and puts options before those of --ssl_args
+# and --asr_args.
+
+rate_options() { # what a rival without lambda has not
+    printf ' --frontend_conf %s' lam=null lam_train=null guidance=0
+}
+
+upstream_options() { # KEY=VALUE...: VALUE in YAML, without blanks
+    printf ' --upstream_conf %s' "$@"
+}
+
+choose_system() {
+    local ssl='' asr='' ours=false
+    ssl_system=${system}
+    asr_system=${system}
+    case ${system} in
+        ofa)
+            ssl_system=
+            asr_system=
+            return
+            ;;
+        none) # a unit is a frame: 20 ms
+            ssl=$(upstream_options compressor=none compressor_conf={})
+            ;;
+        mean[2-5] | conv[2-5]) # average or strided convolution (Meng et al., 2022): 40 to 100 ms
+            ssl=$(upstream_options "compressor=${system%?}" \
+                "compressor_conf={\"factor\":${system: -1}}")
+            ;;
+        cif) # one lambda, that of validation, in training too (Meng et al., 2022)
+            ssl=" --lam_train null"
+            asr=" --frontend_conf lam_train=null"
+            ;;
+        sew) # its positional convolution is the squeeze, of stride 2 (Wu et al., 2021): 40 ms
+            ssl=$(upstream_options compressor=squeeze pos_kernel=0 upsampler=true \
+                'compressor_conf={"factor":2,"kernel":31,"groups":16}')
+            ;;
+        stochastic | squeeze) # S, q and k are drawn at each step (Vyas et al., 2022)
+            ssl_system=stochastic
+            ssl=$(upstream_options compressor=squeeze pos_kernel=0 upsampler=true \
+                'compressor_conf={"factor":[1,2,3,4],"kernel":31,"groups":16}' \
+                'query_pool=[1,2]' 'key_pool=[1,2]')
+            ssl+=" --squeeze 2,1,1"
+            asr=" --frontend_conf squeeze=2,1,1"
+            if [ "${system}" = stochastic ]; then # squeeze: fine-tuned to this one
+                asr+=" --frontend_conf squeeze_train=uniform"
+                : "${inference_squeezes:=1,1,1 2,1,1 3,1,1 4,1,1}"
+            fi
+            ;;
+        atome) # adjacent units merge in two layers, 29.3 % each time (Li et al., 2023): 40 ms
+            ssl=$(upstream_options compressor=none compressor_conf={} \
+                'merge={"layers":[0,1],"ratio":0.293}')
+            ;;
+        log_period | uniform_period) # ours, lambda drawn otherwise
+            ours=true
+            ssl=" --lam_train ${system}"
+            asr=" --frontend_conf lam_train=${system}"
+            ;;
+        condition_durations | condition_lam) # ours, the Transformer told of the rate
+            ours=true
+            ssl=$(upstream_options "condition=[${system#condition_}]")
+            ;;
+        sandwich) # ours, each step at lambda 0, at 1 and at a drawn one (Yu and Huang, 2019)
+            ours=true
+            ssl=" --model_conf sandwich=1.0"
+            asr=" --frontend_conf sandwich=10.0"
+            ;;
+        *) usage_error "--system is ofa, none, mean2 to mean5, conv2 to conv5, cif, sew," \
+            "stochastic, squeeze or atome; or ours trained otherwise: log_period," \
+            "uniform_period, condition_durations, condition_lam, sandwich; not '${system}'" ;;
+    esac
+    if ! ${ours} && [ "${system}" != cif ]; then
+        asr="$(rate_options)${asr}"
+    fi
+    ssl_args="${ssl# } ${ssl_args}"
+    asr_args="${asr# } ${asr_args}"
+    if ${ours}; then
+        return
+    fi
+    adaptive_configs="" # there is no lambda to learn
+    inference_lams=own
+    s2s_inference_lams=own
+}
+
+choose_system

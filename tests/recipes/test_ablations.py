@@ -1,0 +1,95 @@
+"""Ways to train the OFA model: the same recipe, one option more."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+import torch
+
+from espnet_ofa.tasks.ssl import OFASSLTask
+
+TEMPLATE = Path(__file__).resolve().parents[2] / "egs2/TEMPLATE/ofa1"
+CONF = TEMPLATE / "conf"
+WAYS = ["log_period", "uniform_period", "condition_durations", "condition_lam"]
+WAYS += ["sandwich"]
+NAMES = ["ssl_args", "asr_args", "ssl_system", "asr_system", "inference_lams"]
+NAMES += ["adaptive_configs"]
+
+
+def settings(system):
+    """What --system makes of the options of ofa.sh."""
+    script = """
+        usage_error() { echo "$*"; exit 2; }
+        . "$1/stages/systems.sh"
+        for name in ${names}; do echo "${name}=${!name}"; done
+    """
+    given = dict.fromkeys(NAMES, "") | {"inference_lams": "0 1", "system": system}
+    given |= {"adaptive_configs": "learned.yaml", "asr_args": "--seed 1"}
+    done = subprocess.run(
+        ["bash", "-euc", script, "-", str(TEMPLATE)],
+        env={**os.environ, **given, "names": " ".join(NAMES)},
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    return dict(line.split("=", 1) for line in done.stdout.splitlines())
+
+
+def parse(args):
+    options = ["--config", str(CONF / "train_ssl.yaml"), *args.split()]
+    return OFASSLTask.get_parser().parse_args(options)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_way_changes_one_thing_and_keeps_lambda(way):
+    found = settings(way)
+    assert found["ssl_system"] == found["asr_system"] == way
+    assert found["inference_lams"] == "0 1"  # as of ofa, unlike a rival's
+    assert found["adaptive_configs"] == "learned.yaml"
+    assert found["asr_args"].endswith("--seed 1")
+    plain, changed = vars(parse("")), vars(parse(found["ssl_args"]))
+    differ = [name for name in plain if plain[name] != changed[name]]
+    assert len(differ) == 1
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_step_of_pre_training(way):
+    args = parse(settings(way)["ssl_args"])
+    torch.manual_seed(0)
+    model = OFASSLTask.build_model(args).train()
+    samples, frames = torch.tensor([32240, 16400]), torch.tensor([100, 51])
+    codes = torch.randint(0, 100, (2, 100))
+    loss, stats, _ = model(torch.randn(2, 32240), samples, codes, frames)
+    loss.backward()
+    assert torch.isfinite(loss)
+    assert [n for n, p in model.named_parameters() if p.grad is None] == []
+    assert ("loss_pull" in stats) == (way == "sandwich")
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_step_of_ctc(way, tmp_path):
+    from espnet_ofa.tasks.asr import OFAASRTask
+
+    found = settings(way)
+    upstream = OFASSLTask.build_model(parse(found["ssl_args"])).upstream
+    upstream.save_pretrained(tmp_path / "up")
+    tokens = tmp_path / "tokens.txt"
+    tokens.write_text("\n".join(["<blank>", "<unk>", "a", "b", "<sos/eos>"]) + "\n")
+    options = ["--config", str(CONF / "train_asr_ctc.yaml"), *found["asr_args"].split()]
+    options += ["--token_list", str(tokens)]
+    for option in (f"upstream={tmp_path / 'up'}", "fs=16k", "freeze_updates=0"):
+        options += ["--frontend_conf", option]
+    args = OFAASRTask.get_parser().parse_args(options)
+    model = OFAASRTask.build_model(args).train()
+    text = torch.tensor([[2, 3, 2], [3, -1, -1]]), torch.tensor([3, 1])
+    samples = torch.tensor([32240, 16400])
+    loss, stats, _ = model(torch.randn(2, 32240), samples, *text)
+    loss.backward()
+    assert torch.isfinite(loss)
+    named = model.named_parameters()
+    assert [n for n, p in named if p.requires_grad and p.grad is None] == []
+    assert ("missed" in stats) == (way == "sandwich")
+    assert stats["lam"] > 0
