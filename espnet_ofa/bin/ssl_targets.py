@@ -13,6 +13,7 @@ import json
 import logging
 import random
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,13 +21,19 @@ import numpy as np
 import soundfile
 import torch
 
+from espnet_ofa.data.alignments import read_alignments
 from espnet_ofa.data.kaldi_dir import DataDir
 from espnet_ofa.data.parallel import run_jobs
 from espnet_ofa.data.parts import forget_parts, write_in_parts
 from espnet_ofa.files import write_text
+from espnet_ofa.pretrain.detection import (
+    boundaries_from_change,
+    fit_prominence,
+    spectral_change,
+)
 from espnet_ofa.pretrain.segments import (
     boundaries_from_codes,
-    check_boundaries,
+    ends_in_frames,
     fit_switch_cost,
     smoothed_codes,
 )
@@ -38,8 +45,10 @@ from espnet_ofa.pretrain.targets import (
     sample_frames,
 )
 from espnet_ofa.subsampling.rate import DEFAULT_MEAN_ALPHA, FRAME_MS
+from espnet_ofa.upstream.extractor import SAMPLE_RATE
 
-SWITCH_COST_UTTERANCES = 60
+THRESHOLD_UTTERANCES = 60  # that the threshold of segments is fitted on
+MADE_HERE = ("codes", "detect")  # segments that are neither given nor left out
 
 
 class FeatureSpec(NamedTuple):
@@ -60,46 +69,79 @@ def feature_fn(spec: FeatureSpec) -> FeatureFn:
     return hidden_features(load_teacher(spec.upstream), spec.layer)
 
 
-def features_of(path: str, spec: FeatureSpec) -> np.ndarray:
-    """(S, D) features of an audio file.
+class Segmenter(NamedTuple):
+    """Where segments come from, and their rate.
+
+    Attributes:
+        source: ``codes`` or ``detect``; whatever else is not made here.
+        threshold: what a switch between codes costs, or the least prominence.
+    """
+
+    source: str
+    threshold: float = 0.0
+
+
+def read_wave(path: str) -> np.ndarray:
+    """(L,) samples of an audio file.
 
     Raises:
         ValueError: not 16 kHz mono, by file name.
     """
     samples, rate = soundfile.read(path, dtype="float32")
-    if rate != 16000 or samples.ndim != 1:
+    if rate != SAMPLE_RATE or samples.ndim != 1:
         raise ValueError(
             f"{path}: expected 16 kHz mono, found {rate} Hz with shape "
             f"{samples.shape}; run stage 3 (format) first"
         )
-    return feature_fn(spec)(samples)
+    return samples
+
+
+def features_of(path: str, spec: FeatureSpec) -> np.ndarray:
+    """(S, D) features of an audio file."""
+    return feature_fn(spec)(read_wave(path))
+
+
+def change_of(path: str) -> np.ndarray:
+    """(2 S,) spectral change of an audio file."""
+    torch.set_num_threads(1)
+    return spectral_change(read_wave(path))
 
 
 def label(
-    path: str, spec: FeatureSpec, kmeans: KMeans, switch_cost: float | None
+    path: str, spec: FeatureSpec, kmeans: KMeans, segmenter: Segmenter
 ) -> tuple[np.ndarray, np.ndarray | None]:
-    """Codes of one file, and segment ends where they come from codes."""
-    frames = features_of(path, spec)
-    distances = kmeans.distances(frames)
-    codes = distances.argmin(1)
-    if switch_cost is None:
-        return codes, None
-    return codes, boundaries_from_codes(smoothed_codes(distances, switch_cost))
+    """Codes of one file, and segment ends where they are made here."""
+    samples = read_wave(path)
+    distances = kmeans.distances(feature_fn(spec)(samples))
+    codes, ends = distances.argmin(1), None
+    if segmenter.source == "codes":
+        ends = boundaries_from_codes(smoothed_codes(distances, segmenter.threshold))
+    elif segmenter.source == "detect":
+        ends = boundaries_from_change(spectral_change(samples), segmenter.threshold)
+    return codes, ends
 
 
-def known_segments(data: DataDir, utt: str, num_frames: int, where: str) -> np.ndarray:
-    """Segment ends in frames from the data directory's own ``boundaries``.
+def given_segments(data: DataDir, utt: str, num_frames: int, where: str) -> np.ndarray:
+    """Segment ends in frames from the boundaries of a data directory.
 
     Raises:
         ValueError: names the utterance without segments, or whose segments do not fit.
     """
     if data.boundaries is None or utt not in data.boundaries:
-        raise ValueError(f"{where}: no segments for {utt} in {where}/boundaries")
-    ends = np.round(data.boundaries[utt].ends * 1000 / FRAME_MS).astype(int)
-    if abs(ends[-1] - num_frames) > 2:
-        check_boundaries(ends, num_frames, utt)
-    ends = np.unique(ends[(ends >= 1) & (ends < num_frames)])
-    return np.append(ends, num_frames)
+        raise ValueError(
+            f"{where}: no segments for {utt} in {where}/boundaries; choose other "
+            "--segments, or a file or folder of alignments"
+        )
+    return ends_in_frames(data.boundaries[utt].ends, num_frames, f"{where}: {utt}")
+
+
+def with_alignments(data: DataDir, args: argparse.Namespace) -> DataDir:
+    """The same data with the segments that ``--segments PATH`` holds for them."""
+    seconds = {u: soundfile.info(path).duration for u, path in data.wav.items()}
+    boundaries = read_alignments(
+        args.segments, seconds, tier=args.tier, frame_ms=args.alignment_frame_ms
+    )
+    return replace(data, boundaries=boundaries)
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -121,15 +163,22 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument("--layer", type=int, default=0, help="its layer; 0: embedding")
     parser.add_argument(
         "--segments",
-        choices=["codes", "data", "none"],
         default="codes",
-        help="smoothed runs of codes, the data directory's boundaries, or none",
+        help="codes: smoothed runs of them; detect: peaks of spectral change; data: "
+        "the data directory's boundaries; none; or a file or folder of alignments",
     )
     parser.add_argument(
         "--target_rate",
         type=float,
         default=DEFAULT_MEAN_ALPHA,
-        help="segments per 20 ms frame that smoothing aims at",
+        help="segments per 20 ms frame that codes and detect aim at",
+    )
+    parser.add_argument("--tier", default="phones", help="of TextGrids")
+    parser.add_argument(
+        "--alignment_frame_ms",
+        type=float,
+        default=10.0,
+        help="what a frame of *.lengths lasts",
     )
     parser.add_argument("--fit_utts", type=int, default=2000, help="fitted on so many")
     parser.add_argument("--fit_frames", type=int, default=200_000)
@@ -145,8 +194,8 @@ def get_parser() -> argparse.ArgumentParser:
 
 def fit(
     data: DataDir, spec: FeatureSpec, args: argparse.Namespace
-) -> tuple[KMeans, float | None]:
-    """The codebook and, for segments from codes, what a switch between codes costs."""
+) -> tuple[KMeans, float]:
+    """The codebook, and the threshold of segments that are made here."""
     paths = sorted(data.wav.values())
     random.Random(args.seed).shuffle(paths)
     fitted = run_jobs(
@@ -158,10 +207,15 @@ def fit(
     sample = sample_frames(fitted, args.fit_frames, args.seed)
     kmeans = KMeans.fit(sample, args.num_codes, args.seed)
     logging.info("%d codes from %d frames", args.num_codes, len(sample))
-    if args.segments != "codes":
-        return kmeans, None
-    some = [kmeans.distances(x) for x in fitted[:SWITCH_COST_UTTERANCES]]
-    return kmeans, fit_switch_cost(some, args.target_rate)
+    threshold = 0.0
+    if args.segments == "codes":
+        some = [kmeans.distances(x) for x in fitted[:THRESHOLD_UTTERANCES]]
+        threshold = fit_switch_cost(some, args.target_rate)
+    elif args.segments == "detect":
+        some = paths[:THRESHOLD_UTTERANCES]
+        changes = run_jobs(change_of, some, nj=args.nj, label="spectral change")
+        threshold = fit_prominence(changes, args.target_rate)
+    return kmeans, threshold
 
 
 def label_part(
@@ -180,8 +234,8 @@ def label_part(
     )
     codes = {u: x[0] for u, x in zip(utts, labels, strict=True)}
     ends = {u: x[1] for u, x in zip(utts, labels, strict=True)}
-    if args.segments == "data":
-        ends = {u: known_segments(data, u, len(codes[u]), where) for u in utts}
+    if args.segments not in (*MADE_HERE, "none"):
+        ends = {u: given_segments(data, u, len(codes[u]), where) for u in utts}
     return {
         "targets": {u: _line(x) for u, x in codes.items()},
         "boundaries": {u: _line(x) for u, x in ends.items() if x is not None},
@@ -200,22 +254,26 @@ def main(cmd: Sequence[str] | None = None) -> None:
         raise ValueError(
             f"--data_dirs must differ in their last part: {args.data_dirs}"
         )
+    if args.segments not in (*MADE_HERE, "data", "none"):
+        dirs = {
+            name: (path, with_alignments(data, args))
+            for name, (path, data) in dirs.items()
+        }
 
     tables = ["targets", "boundaries"] if args.segments != "none" else ["targets"]
     unfinished = out / "unfinished.json"  # there until all is done
     if args.resume and unfinished.exists():
         kmeans = KMeans.load(out / "kmeans.npy")
-        switch_cost = json.loads(unfinished.read_text())["switch_cost"]
+        threshold = json.loads(unfinished.read_text())["threshold"]
     else:
         unfinished.unlink(missing_ok=True)
         for name in dirs:
             forget_parts(out / name, tables)
-        kmeans, switch_cost = fit(next(iter(dirs.values()))[1], spec, args)
+        kmeans, threshold = fit(next(iter(dirs.values()))[1], spec, args)
         kmeans.save(out / "kmeans.npy")
-        write_text(unfinished, json.dumps({"switch_cost": switch_cost}) + "\n")
-    label_file = functools.partial(
-        label, spec=spec, kmeans=kmeans, switch_cost=switch_cost
-    )
+        write_text(unfinished, json.dumps({"threshold": threshold}) + "\n")
+    segmenter = Segmenter(args.segments, threshold)
+    label_file = functools.partial(label, spec=spec, kmeans=kmeans, segmenter=segmenter)
 
     for name, (path, data) in dirs.items():
         make = functools.partial(

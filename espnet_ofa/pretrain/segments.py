@@ -11,6 +11,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from espnet_ofa.subsampling.rate import FRAME_MS
+
 
 def smoothed_codes(distances: np.ndarray, switch_cost: float) -> np.ndarray:
     """Codes with a price on every change: the cheapest path over k-means distances.
@@ -80,6 +82,22 @@ def fit_switch_cost(
         if high - low < 1e-3 * high:
             break
     return high
+
+
+def ends_in_frames(ends: np.ndarray, num_frames: int, utt: str) -> np.ndarray:
+    """First frame after each segment, from ends in seconds.
+
+    The last one ends with the last whole frame. What is shorter than a frame may go to
+    its neighbour.
+
+    Raises:
+        ValueError: names the utterance whose segments do not fit its audio.
+    """
+    frames = np.round(ends * 1000 / FRAME_MS).astype(int)
+    if abs(frames[-1] - num_frames) > 2:
+        check_boundaries(frames, num_frames, utt)
+    inner = np.unique(frames[(frames >= 1) & (frames < num_frames)])
+    return np.append(inner, num_frames)
 
 
 def check_boundaries(boundaries: np.ndarray, num_frames: int, utt: str) -> None:

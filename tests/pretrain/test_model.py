@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from espnet_ofa.pretrain.masked import draw_frame_mask
 from espnet_ofa.pretrain.model import MaskedPredictionModel
 from espnet_ofa.subsampling import LamPolicy
 from espnet_ofa.upstream import OFAUpstream, UpstreamConfig
@@ -164,6 +165,86 @@ def test_ceiling_is_the_share_of_majority_codes_under_masks(codes, ceiling):
     with torch.no_grad():
         stats = model(wave, samples, torch.tensor([codes]), frames)[1]
     assert stats["acc_ceiling"].item() == pytest.approx(ceiling)
+
+
+def sandwich(lam_train="uniform", **options):
+    return make(lam_train=lam_train, sandwich=1.0, clear_weight=0.5, **options)
+
+
+def test_a_sandwich_trains_everything_and_draws_once():
+    model = sandwich()
+    loss, stats, _ = model(**batch(), **SEGMENTS)
+    loss.backward()
+    assert [n for n, p in model.named_parameters() if p.grad is None] == []
+    assert model.upstream.policy.sampler.step == 1
+    assert stats["period_ms"] == 20 and stats["loss_pull"] > 0  # codes at lambda 0
+    weights = {"masked": 1.0, "clear": 0.5, "pull": 2.0, "segment": 0.05, "frame": 0.5}
+    wanted = sum(weight * stats[f"loss_{part}"] for part, weight in weights.items())
+    torch.testing.assert_close(loss, wanted)
+    model.eval()
+    plain = make(lam_train="uniform", clear_weight=0.5).eval()
+    plain.load_state_dict(model.state_dict())
+    torch.manual_seed(3)
+    wanted = plain(**batch())[1]
+    torch.manual_seed(3)
+    found = model(**batch())[1]
+    assert found == wanted  # of one lambda, that of validation
+
+
+def test_only_lambda_0_sees_the_codes():
+    model, data = sandwich(), batch()
+    other = {**data, "targets": (data["targets"] + 1) % CODES}
+    pulls, losses = [], []
+    for x in (data, other):
+        model.upstream.policy.sampler.step = 0
+        torch.manual_seed(4)
+        stats = model(**x)[1]
+        pulls.append(stats["loss_pull"])
+        losses.append(stats["loss_masked"])
+    assert pulls[0] == pulls[1] and losses[0] != losses[1]
+
+
+def test_lambda_0_is_not_pulled():
+    model = sandwich(mask_span_ms=100)
+    frames, n_frames = torch.randn(2, 30, 16), torch.tensor([30, 22])
+    mask = draw_frame_mask(n_frames, 30, 100, 0.4)
+    teacher, student = (model._predict(frames, n_frames, mask, x) for x in (0.0, 0.8))
+    assert model._pull(teacher, teacher) == 0
+    teacher.logits.retain_grad()
+    student.logits.retain_grad()
+    model._pull(student, teacher).backward()
+    assert teacher.logits.grad is None
+    grad = student.logits.grad
+    told = (student.masked & teacher.masked) | (student.clear & teacher.clear)
+    assert torch.equal(grad.abs().sum(-1) > 0, told)
+    assert not told[1, 22:].any()
+
+
+def test_a_sandwich_hands_down_what_lambda_0_knows():
+    model = sandwich(lam_train=1.0, mask_share=0.3, mask_span_ms=60)
+    data = batch()
+    optimizer = torch.optim.Adam(model.parameters(), lr=5e-3)
+    for _ in range(150):
+        loss, stats, _ = model(**data)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    model.upstream.policy.set(1.0)
+    with torch.no_grad():
+        stats = model.eval()(**data)[1]
+    assert stats["period_ms"] > 60
+    assert stats["acc_clear"] > 0.6 * stats["acc_ceiling"] > 2 / CODES
+
+
+def test_a_sandwich_wants_lambda():
+    with pytest.raises(ValueError, match="sandwich needs compressor: cif; mean"):
+        make(None, compressor="mean", conf={"factor": 2}, sandwich=1.0)
+
+
+def test_told_of_its_rate_it_trains():
+    model = make(lam_train="uniform", shape={"condition": ["durations", "lam"]})
+    model(**batch(), **SEGMENTS)[0].backward()
+    assert [n for n, p in model.named_parameters() if p.grad is None] == []
 
 
 def test_padding_changes_nothing_the_model_counts():

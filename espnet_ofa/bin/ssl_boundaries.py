@@ -1,0 +1,174 @@
+r"""Score segments, and the fires of an upstream, against a corpus' true boundaries.
+
+    python -m espnet_ofa.bin.ssl_boundaries --data_dir dump/raw/valid \
+        --segments codes=exp/ssl_targets_codes100/valid \
+        --upstream exp/ssl_train_ssl_raw/upstream --lams 0.5 1
+
+The data directory's own ``boundaries`` are taken for true. Each row stands beside the
+score of as many boundaries at equal distances, which a few will hit by chance.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import soundfile
+import torch
+
+from espnet_ofa.data.alignments import read_alignments
+from espnet_ofa.data.kaldi_dir import DataDir
+from espnet_ofa.data.table import DataError, read_table
+from espnet_ofa.files import write_text
+from espnet_ofa.pretrain.segments import check_boundaries, ends_in_frames
+from espnet_ofa.report.segments import (
+    TOLERANCE_MS,
+    BoundaryScore,
+    boundary_table,
+    evenly_spaced,
+)
+from espnet_ofa.subsampling.rate import FRAME_MS
+from espnet_ofa.upstream.extractor import frame_lengths
+from espnet_ofa.upstream.model import OFAUpstream
+
+Find = Callable[[str], np.ndarray]  # ends in seconds of an utterance
+
+
+def of_targets(folder: Path, frames: Mapping[str, int]) -> Find:
+    """Segments that ssl_targets made.
+
+    Raises:
+        DataError: names all utterances without segments that fit.
+    """
+    path = folder / "boundaries"
+    table = read_table(path)
+    found: dict[str, np.ndarray] = {}
+    problems: list[str] = []
+    for utt, num_frames in frames.items():
+        try:
+            ends = np.array([int(end) for end in table[utt].split()])
+            check_boundaries(ends, num_frames, utt)
+            found[utt] = ends * FRAME_MS / 1000
+        except KeyError:
+            problems.append(f"{utt} is missing: make targets of this data directory")
+        except ValueError as error:
+            problems.append(str(error))
+    if problems:
+        raise DataError(path, problems)
+    return found.__getitem__
+
+
+@torch.no_grad()
+def fires(upstream: OFAUpstream, wave: np.ndarray, lams: Sequence[float]) -> list:
+    """Ends of units in seconds, (U,) for each lambda; the first U - 1 are fires.
+
+    A fire lies within a frame: where its unit has all of its mass.
+    """
+    samples = torch.from_numpy(wave)[None]
+    frames, n_frames = upstream.extract(samples, torch.tensor([len(wave)]))
+    ends = []
+    for lam in lams:
+        out = upstream.compress(frames, n_frames, lam)
+        durations = out.durations[0, : int(out.lengths)].double().numpy()
+        ends.append(durations.cumsum() * FRAME_MS / 1000)
+    return ends
+
+
+def get_parser() -> argparse.ArgumentParser:
+    """Command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--data_dir", required=True, help="has the true boundaries")
+    parser.add_argument(
+        "--segments",
+        nargs="+",
+        default=[],
+        metavar="NAME=DIR",
+        help="what ssl_targets made of this directory",
+    )
+    parser.add_argument(
+        "--alignments",
+        nargs="+",
+        default=[],
+        metavar="NAME=PATH",
+        help="what espnet_ofa.data.alignments reads",
+    )
+    parser.add_argument("--tier", default="phones", help="of TextGrids")
+    parser.add_argument("--upstream", help="whose fires to score: folder or hub id")
+    parser.add_argument("--lams", type=float, nargs="+", default=[0.5, 0.75, 1])
+    parser.add_argument("--tolerance_ms", type=float, default=TOLERANCE_MS)
+    parser.add_argument("--output", help="Markdown file for the table")
+    return parser
+
+
+def named(options: Sequence[str]) -> Iterator[tuple[str, Path]]:
+    """``NAME=PATH`` in two.
+
+    Raises:
+        ValueError: no name or no path.
+    """
+    for option in options:
+        name, _, path = option.partition("=")
+        if not name or not path:
+            raise ValueError(f"expected NAME=PATH, found {option!r}")
+        yield name, Path(path)
+
+
+def main(cmd: Sequence[str] | None = None) -> None:
+    """Score and print."""
+    args = get_parser().parse_args(cmd)
+    logging.basicConfig(level="INFO", format="%(asctime)s %(levelname)s: %(message)s")
+    data = DataDir.read(args.data_dir)
+    if data.boundaries is None:
+        raise FileNotFoundError(
+            f"{args.data_dir}/boundaries: not found; expected the true ends of phones "
+            "in seconds to compare with"
+        )
+    info = {utt: soundfile.info(path) for utt, path in data.wav.items()}
+    frames = {utt: frame_lengths(one.frames) for utt, one in info.items()}
+    seconds = {utt: one.duration for utt, one in info.items()}
+    finders: dict[str, Find] = {}
+    for name, path in named(args.segments):
+        finders[name] = of_targets(path, frames)
+    for name, path in named(args.alignments):
+        made = read_alignments(path, seconds, tier=args.tier)
+        finders[name] = lambda utt, made=made: made[utt].ends
+    upstream, lams = None, []
+    if args.upstream:
+        upstream = OFAUpstream.from_pretrained(args.upstream)
+        lams = args.lams if upstream.compressor.uses_lam else [0.0]
+
+    scores = defaultdict(lambda: (BoundaryScore(), BoundaryScore()))
+    for utt, segments in data.boundaries.items():
+        true = segments.ends
+        on_frames = ends_in_frames(true, frames[utt], utt) * FRAME_MS / 1000
+        rows = {"true ones, on 20 ms frames": on_frames}
+        rows |= {name: find(utt) for name, find in finders.items()}
+        if upstream is not None:
+            wave = soundfile.read(data.wav[utt], dtype="float32")[0]
+            for lam, ends in zip(lams, fires(upstream, wave, lams), strict=True):
+                rows[f"fires at lambda {lam:g}"] = ends
+        for name, ends in rows.items():
+            own, even = scores[name]
+            own.add(ends, true, args.tolerance_ms)
+            even.add(evenly_spaced(ends), true, args.tolerance_ms)
+    total, _ = scores["true ones, on 20 ms frames"]
+    true_ms = 1000 * total.seconds / (total.true + len(data))
+    table = boundary_table([(name, *pair) for name, pair in scores.items()])
+    text = (
+        f"{args.data_dir}: {len(data)} utterances, {total.true} true boundaries; their "
+        f"segments last {true_ms:.1f} ms. Tolerance {args.tolerance_ms:g} ms; percent."
+        f"\n\n{table}\n"
+    )
+    print(text, end="")
+    if args.output:
+        write_text(args.output, text)
+
+
+if __name__ == "__main__":
+    main()
