@@ -64,17 +64,19 @@ def read_checksums(folder: str | Path) -> dict[str, tuple[int, str]]:
             f"{path}: expected {{'files': {{name: {{'sha256', 'bytes'}}}}}}, found "
             f"something else ({type(e).__name__}: {e}). Download the folder again"
         ) from e
-    outside = [
-        name
-        for name, path in zip(listed, map(PurePosixPath, listed), strict=True)
-        if path.is_absolute() or ".." in path.parts or not path.name
-    ]
+    outside = [name for name in listed if not is_inside(name)]
     if outside:
         raise ValueError(
             f"{path}: expected names of files in its folder, found "
             f"{', '.join(map(repr, outside[:5]))}; do not use this package"
         )
     return listed
+
+
+def is_inside(name: str) -> bool:
+    """Whether a name is that of a file in its folder, as far as one can tell by it."""
+    path = PurePosixPath(name)
+    return bool(path.name) and not path.is_absolute() and ".." not in path.parts
 
 
 def verify(folder: str | Path, only: Collection[str] | None = None) -> bool:

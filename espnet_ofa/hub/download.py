@@ -65,7 +65,8 @@ def pull(
         return path
     if path.is_file():
         folder = _unpack(path, cache_dir)
-        verify(folder, only)
+        if not verify(folder, only):
+            logger.warning(f"{name} has no {CHECKSUMS_NAME}: it is not verified")
         return folder
     hub_id, _, tag = str(name).partition("@")
     if not HUB_ID.fullmatch(hub_id) or path.suffix == ".zip":
@@ -110,6 +111,10 @@ def _unpack(archive: Path, cache_dir: str | Path | None) -> Path:
     draft = Path(tempfile.mkdtemp(prefix=".unpacking", dir=folder.parent))
     try:
         with zipfile.ZipFile(archive) as file:
+            # The end of a zip that is packed in it, say a checkpoint's, serves as well
+            # where its own is cut off.
+            if min((x.header_offset for x in file.infolist()), default=0) > 0:
+                raise zipfile.BadZipFile("its end is missing")
             file.extractall(draft)
         draft.chmod(0o755)
         os.replace(draft, folder)

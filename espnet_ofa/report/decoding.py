@@ -25,6 +25,8 @@ from espnet_ofa.report.length_limit import LengthLimit
 from espnet_ofa.report.meter import EncoderMeter, now
 from espnet_ofa.report.scoring import read_text
 from espnet_ofa.report.stats import DecodeStats
+from espnet_ofa.upstream.checkpoint import check_fit
+from espnet_ofa.upstream.importers.source import read_weights
 
 MACS_UTTERANCES = 8  # MACs are counted on that many, spread over the test set
 LOG_EVERY = 20.0  # seconds between two lines of progress
@@ -65,6 +67,19 @@ class Decoded(NamedTuple):
 TOO_SHORT = Decoded("", [], [], 0.0, units=0, too_short=True)
 
 
+def _refuse_misfit(speech2text: Any, args: argparse.Namespace) -> None:
+    """ESPnet itself loads whatever fits and says nothing of the rest.
+
+    Raises:
+        ValueError: the checkpoint lacks, adds or misshapes weights.
+    """
+    adapted = getattr(speech2text.asr_train_args, "use_adapter", False)
+    # These keep other keys than the checkpoint has.
+    if not (getattr(args, "quantize_asr_model", False) or adapted):
+        path = Path(args.asr_model_file)
+        check_fit(speech2text.asr_model, read_weights(path), str(path))
+
+
 class Decoder:
     """One loaded model and a way of searching.
 
@@ -79,6 +94,7 @@ class Decoder:
         options.update(device=device, batch_size=1, maxlenratio=float(args.maxlenratio))
         self.speech2text = stock.Speech2Text(**options)
         self.model: Any = self.speech2text.asr_model
+        _refuse_misfit(self.speech2text, args)
         self.greedy = args.search == "greedy"
         self.batch_size = args.batch_size
         self.dtype = getattr(torch, args.dtype)

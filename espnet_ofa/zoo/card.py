@@ -354,7 +354,7 @@ def _data_limit(about: About) -> list[str]:
     if not about.datasets:
         return []
     corpora = ", ".join(about.datasets)
-    return [f"Trained on {corpora} alone; other speech may fare far worse."]
+    return [f"Made for speech like that of {corpora}; other speech may fare far worse."]
 
 
 def _bullets(lines: Sequence[str]) -> str:

@@ -125,7 +125,7 @@ def pack_asr(
             "packed file, and espnet_model_zoo would replace it by a path; rename it"
         )
     with _drafted(out_dir) as folder:
-        name = exp_dir.resolve().name
+        name = exp_dir.resolve().name.lstrip(".")  # hidden files are the hub's
         config, config_path = _lay_out(folder / free_name(name, taken), trained, source)
         model = load_packed(folder, state)
         learned = settle_lams(model, config)

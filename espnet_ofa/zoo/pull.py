@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 from torch import Tensor
 
+from espnet_ofa.checksums import CHECKSUMS_NAME, is_inside, read_checksums
 from espnet_ofa.hub import pull
 from espnet_ofa.plugin import register
 from espnet_ofa.upstream import set_lam
@@ -160,13 +161,19 @@ def _packed(
         for part in parts
         if isinstance(part, dict) and all(isinstance(v, str) for v in part.values())
     ]
-    # A checkpoint among the configs would not be looked at.
-    if len(known) < len(parts) or not all(k.endswith("_config") for k in known[0]):
+    # A checkpoint among the configs would not be looked at; without one ESPnet would
+    # keep random weights.
+    if (
+        len(known) < len(parts)
+        or not all(key.endswith("_config") for key in known[0])
+        or not ("asr_train_config" in known[0] and "asr_model_file" in known[1])
+    ):
         raise ValueError(
             f"{meta_path}: expected mappings {' and '.join(_META_KEYS)} of arguments "
-            f"and paths, found {str(meta)[:200]}. Pack the model again (recipe stage "
-            "14)"
+            "and paths, asr_train_config and asr_model_file among them, found "
+            f"{str(meta)[:200]}. Pack the model again (recipe stage 14)"
         )
+    _check_names(folder, [name for part in known for name in part.values()])
     configs, files = ({k: folder / v for k, v in part.items()} for part in known)
     for path in [*configs.values(), *files.values()]:
         if not path.is_file():
@@ -202,6 +209,28 @@ def _packed(
                 f"{' '.join(str(e).split())[:500]}. Pack the model again (recipe "
                 "stage 14)"
             ) from e
+
+
+def _check_names(folder: Path, names: list[str]) -> None:
+    """Files that ``meta.yaml`` names are in the package, and have been compared.
+
+    Raises:
+        ValueError: one is outside of ``folder``, or not in its ``checksums.json``.
+    """
+    outside = [name for name in names if not is_inside(name)]
+    if outside:
+        raise ValueError(
+            f"{folder / META_NAME}: expected names of files in its folder, found "
+            f"{', '.join(map(repr, outside))}; do not use this package"
+        )
+    if (folder / CHECKSUMS_NAME).is_file():
+        unlisted = sorted({*names} - {*read_checksums(folder)})
+        if unlisted:
+            raise ValueError(
+                f"{folder / CHECKSUMS_NAME}: expected it to list "
+                f"{', '.join(unlisted)}, which {META_NAME} names, found no entry; get "
+                "the model again"
+            )
 
 
 def _absolute(value: Any, folder: Path) -> Any:

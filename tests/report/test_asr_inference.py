@@ -363,6 +363,16 @@ def test_bad_options(space, tmp_path):
         run(space, space.fixed, "bad")
 
 
+def test_weights_that_do_not_fit_are_named(space, tmp_path):
+    path = Path(space.fixed[1].partition("=")[2])
+    state = torch.load(path, weights_only=True)
+    state["extra"] = state.pop("ctc.ctc_lo.bias")
+    torch.save(state, tmp_path / "model.pth")
+    model = [space.fixed[0], f"--asr_model_file={tmp_path}/model.pth"]
+    with pytest.raises(ValueError, match="missing: ctc.ctc_lo.bias.*unexpected: extra"):
+        run(space, model, "misfit", *greedy_options(space), "--lam=0")
+
+
 def test_lost_reference_is_named(space, tmp_path):
     (tmp_path / "wav.scp").write_text((space.data / "wav.scp").read_text())
     (tmp_path / "text").write_text("u1 a\n")

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import shutil
+import zipfile
 from contextlib import suppress
 from pathlib import Path
 
@@ -314,8 +315,8 @@ def test_folders_that_lack_something(upstream_folder, tmp_path):
     with pytest.raises(ValueError, match="expected mappings yaml_files and files"):
         load_asr(tmp_path / "asr")
     with (tmp_path / "asr" / "meta.yaml").open("a") as meta:
-        meta.write("yaml_files: {}\n")
-    with pytest.raises(FileNotFoundError, match=r"exp/a\.pth: meta\.yaml names it"):
+        meta.write("yaml_files: {asr_train_config: exp/c.yaml}\n")
+    with pytest.raises(FileNotFoundError, match=r"exp/c\.yaml: meta\.yaml names it"):
         load_asr(tmp_path / "asr")
 
 
@@ -372,7 +373,7 @@ def test_broken_yaml_is_named(name, text, tmp_path):
         load_asr(folder)
 
 
-@pytest.mark.parametrize("files", ["{a: 1}", "{asr_model_file: [x]}", "[a]"])
+@pytest.mark.parametrize("files", ["{a: 1}", "{asr_model_file: [x]}", "[a]", "{}"])
 def test_meta_that_names_no_paths(files, tmp_path):
     folder = packed_asr(tmp_path / "asr")
     (folder / "meta.yaml").write_text(f"yaml_files: {{}}\nfiles: {files}\n")
@@ -382,6 +383,39 @@ def test_meta_that_names_no_paths(files, tmp_path):
     (folder / "meta.yaml").write_text(config)  # a checkpoint among the configs
     with pytest.raises(ValueError, match=r"meta\.yaml: expected mappings"):
         load_asr(folder)
+
+
+def test_meta_names_files_of_its_package(tmp_path):
+    folder = packed_asr(tmp_path / "asr", asr_model_file={"w": torch.zeros(2)})
+    meta = yaml.safe_load((folder / "meta.yaml").read_text())
+    (tmp_path / "other.pth").write_bytes(b"")
+    for name in ("../other.pth", str(tmp_path / "other.pth")):
+        meta["files"]["asr_model_file"] = name
+        (folder / "meta.yaml").write_text(yaml.safe_dump(meta))
+        with pytest.raises(ValueError, match=r"names of files in its folder.*other"):
+            load_asr(folder)
+    meta["files"]["asr_model_file"] = "exp/asr_model_file.pth"
+    (folder / "meta.yaml").write_text(yaml.safe_dump(meta))
+    listed = json.loads(write_checksums(folder).read_text())
+    del listed["files"]["exp/asr_model_file.pth"]
+    (folder / "checksums.json").write_text(json.dumps(listed))
+    with pytest.raises(ValueError, match=r"to list exp/asr_model_file\.pth.*found no"):
+        load_asr(folder)
+
+
+def test_a_zip_cut_behind_a_checkpoint_is_refused(tmp_path):
+    folder = packed_asr(tmp_path / "asr", asr_model_file={"w": torch.randn(9000)})
+    (folder / "zz.bin").write_bytes(bytes(range(256)) * 200)
+    files = [folder / "exp/asr_model_file.pth", folder / "zz.bin"]
+    archive = tmp_path / "t.zip"
+    with zipfile.ZipFile(archive, "w") as file:
+        for path in files:
+            file.write(path, path.relative_to(folder).as_posix())
+    cut = archive.read_bytes().index(b"zz.bin") + 1000
+    archive.write_bytes(archive.read_bytes()[:cut])
+    assert zipfile.is_zipfile(archive)  # by the end of the checkpoint, a zip itself
+    with pytest.raises(ValueError, match=r"t\.zip: damaged .*get it again"):
+        pull(archive, cache_dir=tmp_path / "cache")
 
 
 @pytest.mark.parametrize("content", [[1], {"model": {"w": torch.zeros(2)}}])
