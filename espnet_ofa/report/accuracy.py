@@ -20,7 +20,7 @@ from espnet_ofa.report.seeds import seeds_table
 from espnet_ofa.report.tables import (
     COLUMNS,
     markdown_table,
-    setups,
+    opening,
     ssl_section,
     update_readme,
     write_data,
@@ -189,20 +189,8 @@ def _markdown(
     ssl: Mapping[str, object] | None,
     plots: Sequence[str],
 ) -> str:
-    parts = [
-        "# RESULTS",
-        "## Environments",
-        "\n".join(f"- {key}: `{value}`" for key, value in facts.items()),
-        "\n".join(setups(rows)),
-        "## By lambda",
-        "Frame period, units and RTF are measured on the test set; MACs are those of "
-        "the encoder, frontend included, per second of audio, counted on "
-        "utterances spread evenly over the test set.",
-        accuracy_table(rows),
-    ]
     averages = accuracy_seeds_table(rows)
-    if averages:
-        parts += ["### Over seeds", averages]
+    parts = opening(rows, facts, accuracy_table(rows), averages)
     parts += [f"![error rate against frame period and MACs]({plot})" for plot in plots]
     if ssl is not None:
         parts.append(ssl_section(ssl))

@@ -67,17 +67,24 @@ class Decoded(NamedTuple):
 TOO_SHORT = Decoded("", [], [], 0.0, units=0, too_short=True)
 
 
-def _refuse_misfit(speech2text: Any, args: argparse.Namespace) -> None:
+def check_recogniser(
+    speech2text: Any, state: dict[str, Tensor], path: str, quantized: bool
+) -> None:
     """ESPnet itself loads whatever fits and says nothing of the rest.
+
+    Args:
+        speech2text: ESPnet's ``Speech2Text``.
+        state: weights in the checkpoint that it loaded.
+        path: of that.
+        quantized: whether ``quantize_asr_model`` was asked for.
 
     Raises:
         ValueError: the checkpoint lacks, adds or misshapes weights.
     """
     adapted = getattr(speech2text.asr_train_args, "use_adapter", False)
     # These keep other keys than the checkpoint has.
-    if not (getattr(args, "quantize_asr_model", False) or adapted):
-        path = Path(args.asr_model_file)
-        check_fit(speech2text.asr_model, read_weights(path), str(path))
+    if not (quantized or adapted):
+        check_fit(speech2text.asr_model, state, path)
 
 
 class Decoder:
@@ -94,7 +101,9 @@ class Decoder:
         options.update(device=device, batch_size=1, maxlenratio=float(args.maxlenratio))
         self.speech2text = stock.Speech2Text(**options)
         self.model: Any = self.speech2text.asr_model
-        _refuse_misfit(self.speech2text, args)
+        path = Path(args.asr_model_file)
+        quantized = getattr(args, "quantize_asr_model", False)
+        check_recogniser(self.speech2text, read_weights(path), str(path), quantized)
         self.greedy = args.search == "greedy"
         self.batch_size = args.batch_size
         self.dtype = getattr(torch, args.dtype)

@@ -182,6 +182,33 @@ def setups(rows: Sequence[Row]) -> list[str]:
     return lines
 
 
+def opening(
+    rows: Sequence[Row], environment: Mapping[str, str], table: str, averages: str
+) -> list[str]:
+    """What every RESULTS text begins with, in paragraphs.
+
+    Args:
+        rows: every system, test set and lambda.
+        environment: see :func:`espnet_ofa.report.environment.environment`.
+        table: of the rows, by lambda.
+        averages: table over seeds, if there are several.
+    """
+    parts = [
+        "# RESULTS",
+        "## Environments",
+        "\n".join(f"- {key}: `{value}`" for key, value in environment.items()),
+        "\n".join(setups(rows)),
+        "## By lambda",
+        "Frame period, units and RTF are measured on the test set; MACs are those of "
+        "the encoder, frontend included, per second of audio, counted on "
+        "utterances spread evenly over the test set.",
+        table,
+    ]
+    if averages:
+        parts += ["### Over seeds", averages]
+    return parts
+
+
 def results_markdown(
     rows: Sequence[Row],
     environment: Mapping[str, str],
@@ -199,19 +226,7 @@ def results_markdown(
         ssl: facts of pre-training; see :func:`ssl_section`.
         plots: addresses of pictures, as the text should name them.
     """
-    parts = [
-        "# RESULTS",
-        "## Environments",
-        "\n".join(f"- {key}: `{value}`" for key, value in environment.items()),
-        "\n".join(setups(rows)),
-        "## By lambda",
-        "Frame period, units and RTF are measured on the test set; MACs are those of "
-        "the encoder, frontend included, per second of audio, counted on "
-        "utterances spread evenly over the test set.",
-        lambda_table(rows),
-    ]
-    if averages:
-        parts += ["### Over seeds", averages]
+    parts = opening(rows, environment, lambda_table(rows), averages)
     metric = metric_of(rows)
     alt = f"{metric.upper()} against frame period and MACs"
     parts += [f"![{alt}]({plot})" for plot in plots]

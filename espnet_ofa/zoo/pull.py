@@ -26,7 +26,6 @@ from espnet_ofa.checksums import CHECKSUMS_NAME, is_inside, read_checksums
 from espnet_ofa.hub import pull
 from espnet_ofa.plugin import register
 from espnet_ofa.upstream import set_lam
-from espnet_ofa.upstream.checkpoint import check_fit
 from espnet_ofa.upstream.importers.source import read_weights
 
 if TYPE_CHECKING:
@@ -73,22 +72,21 @@ def load_asr(
         register()
         from espnet2.bin.asr_inference import Speech2Text  # takes 10 s
 
-        defaults = _search_defaults(Speech2Text, packed.get("asr_train_config"))
+        from espnet_ofa.report.decoding import check_recogniser
+
+        defaults = _search_defaults(Speech2Text, packed["asr_train_config"])
         speech2text = Speech2Text(**{**packed, **defaults, **options})
-        adapted = getattr(speech2text.asr_train_args, "use_adapter", False)
-        path = packed.get("asr_model_file")
-        # These keep other keys than the checkpoint has.
-        if path in states and not (options.get("quantize_asr_model") or adapted):
-            # ESPnet itself loads whatever fits and says nothing of the rest.
-            check_fit(speech2text.asr_model, states[path], path)
+        path = packed["asr_model_file"]
+        quantized = bool(options.get("quantize_asr_model"))
+        check_recogniser(speech2text, states[path], path, quantized)
     if lam is not None:
         set_lam(speech2text.asr_model, lam)
     return speech2text
 
 
-def _search_defaults(speech2text: Any, config_path: str | None) -> dict[str, Any]:
+def _search_defaults(speech2text: Any, config_path: str) -> dict[str, Any]:
     """Options of a search that works where ESPnet's own would not."""
-    config = read_yaml(Path(config_path)) if config_path else {}
+    config = read_yaml(Path(config_path))
     defaults: dict[str, Any] = {}
     vocabulary = config.get("token_list")
     if isinstance(vocabulary, list):
