@@ -38,8 +38,9 @@ class OFAFrontend(Adapter, AbsFrontend):
         upstream: directory or hub id (config and weights); or only the config, as a
             mapping or a ``.yaml`` file, for random weights.
         lam: lambda at evaluation, in [0, 2]; or ``adaptive`` for a learned one.
-        lam_train: lambda in training: ``uniform | log_period | uniform_period |
-            extended``, a number, ``[low, high]``; by default the same as ``lam``.
+        lam_train: lambda in training: ``uniform | ends | log_period |
+            uniform_period | extended``, a number, ``[low, high]``; by default the same
+            as ``lam``.
         lam_conf: for ``adaptive``: ``{init, low, high, speed, window}``.
         squeeze: (S, q, k) at evaluation, ``[2, 1, 2]`` or ``"2,1,2"``, for a stochastic
             upstream; see :class:`~espnet_ofa.subsampling.SqueezePolicy`.

@@ -163,8 +163,8 @@ class OFASSLTask(AbsTask):
         group.add_argument(
             "--lam_train",
             default="uniform_period",
-            help="How lambda is drawn at each step: uniform | log_period | "
-            "uniform_period | extended | a number",
+            help="How lambda is drawn at each step: uniform | ends | "
+            "log_period | uniform_period | extended | a number",
         )
         group.add_argument(
             "--squeeze",

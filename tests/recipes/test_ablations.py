@@ -13,7 +13,7 @@ from espnet_ofa.tasks.ssl import OFASSLTask
 
 TEMPLATE = Path(__file__).resolve().parents[2] / "egs2/TEMPLATE/ofa1"
 CONF = TEMPLATE / "conf"
-WAYS = ["log_period", "uniform_period", "condition_durations", "condition_lam"]
+WAYS = ["ends", "log_period", "uniform_period", "condition_durations", "condition_lam"]
 WAYS += ["sandwich"]
 NAMES = ["ssl_args", "asr_args", "ssl_system", "asr_system", "inference_lams"]
 NAMES += ["adaptive_configs"]

@@ -56,15 +56,25 @@ def test_ofa_is_as_its_configurations_say():
     }
 
 
-@pytest.mark.parametrize("system", [*FIXED, "cif", "stochastic", "squeeze"])
+@pytest.mark.parametrize(
+    "system", [*FIXED, "cif", "stochastic", "squeeze", "ofa_at_0.5"]
+)
 def test_names_and_options_of_a_rival(system):
     found = settings(system, asr_args="--seed 1")
     assert found["asr_system"] == system
-    same = {"squeeze": "stochastic"}  # one upstream, fine-tuned in two ways
+    # One upstream, fine-tuned in several ways.
+    same = {"squeeze": "stochastic", "ofa_at_0.5": ""}
     assert found["ssl_system"] == same.get(system, system)
     assert found["asr_args"].endswith(" --seed 1")  # so that users have the last word
     assert found["adaptive_configs"] == "" and found["inference_lams"] == "own"
     assert bool(found["inference_squeezes"]) == (system == "stochastic")
+
+
+def test_one_lambda_in_fine_tuning_only():
+    found = settings("ofa_at_0.5")
+    assert found["ssl_args"].strip() == ""
+    frontend = "--frontend_conf lam=0.5 --frontend_conf lam_train=null"
+    assert found["asr_args"].strip() == frontend
 
 
 def test_unknown_system():

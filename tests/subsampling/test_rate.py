@@ -96,6 +96,7 @@ def test_draws_depend_on_seed_and_step_only():
     ("mode", "low", "high", "mean_period"),
     [
         ("uniform", 0.0, 1.0, None),
+        ("ends", 0.0, 1.0, None),
         ("log_period", 0.0, 1.0, 70 / math.log(4.5)),
         ("uniform_period", 0.0, 1.0, 55.0),
         ("extended", 0.0, 2.0, None),
@@ -138,6 +139,17 @@ def test_medians_and_the_tail_that_are_stated():
     for mode, period in {**medians, "extended": 90}.items():
         assert below(mode, period) == pytest.approx(0.5, abs=0.002)
     assert below("extended", 900) == pytest.approx(0.95)
+
+
+def test_ends_are_drawn_exactly_and_the_rest_evenly():
+    sampler = LamSampler("ends")
+    draws = [sampler() for _ in range(4000)]
+    between = [lam for lam in draws if lam not in (0.0, 1.0)]
+    assert draws.count(0.0) / 4000 == pytest.approx(0.25, abs=0.025)
+    assert draws.count(1.0) / 4000 == pytest.approx(0.25, abs=0.025)
+    assert sum(lam < 0.3 for lam in between) / len(between) == pytest.approx(
+        0.3, abs=0.035
+    )
 
 
 def test_periods_end_at_the_rate_that_alpha_has():

@@ -25,9 +25,10 @@ done
 train() {
     local system=$1 seed=$2 upstream=$1
     shift 2
-    if [ "${system}" = squeeze ]; then
-        upstream=stochastic # fine-tuned to one setting
-    fi
+    case ${system} in
+        squeeze) upstream=stochastic ;; # fine-tuned to one setting
+        ofa_at_*) upstream=ofa ;;       # to one lambda
+    esac
     ./run.sh --stage 8 --stop_stage 13 --skip_stages "9 11 12" --test_sets test \
         --system "${system}" --ssl_tag "system_${upstream}_seed${seed}" \
         --ssl_args "--seed ${seed}" --asr_tag "system_${system}_seed${seed}" \

@@ -29,6 +29,10 @@ choose_system() {
             ssl=$(upstream_options "compressor=${system%?}" \
                 "compressor_conf={\"factor\":${system: -1}}")
             ;;
+        ofa_at_*) # the OFA upstream, fine-tuned at one lambda (Chen et al., 2023)
+            ssl_system=
+            asr=" --frontend_conf lam=${system#ofa_at_} --frontend_conf lam_train=null"
+            ;;
         cif) # one lambda, that of validation, in training too (Meng et al., 2022)
             ssl=" --lam_train null"
             asr=" --frontend_conf lam_train=null"
@@ -53,7 +57,7 @@ choose_system() {
             ssl=$(upstream_options compressor=none compressor_conf={} \
                 'merge={"layers":[0,1],"ratio":0.293}')
             ;;
-        log_period | uniform_period) # ours, lambda drawn otherwise
+        ends | log_period | uniform_period) # ours, lambda drawn otherwise
             ours=true
             ssl=" --lam_train ${system}"
             asr=" --frontend_conf lam_train=${system}"
@@ -68,10 +72,10 @@ choose_system() {
             asr=" --frontend_conf sandwich=10.0"
             ;;
         *) usage_error "--system is ofa, none, mean2 to mean5, conv2 to conv5, cif, sew," \
-            "stochastic, squeeze or atome; or ours trained otherwise: log_period," \
-            "uniform_period, condition_durations, condition_lam, sandwich; not '${system}'" ;;
+            "stochastic, squeeze or atome; or ours trained otherwise: ofa_at_LAMBDA, ends," \
+            "log_period, uniform_period, condition_durations, condition_lam, sandwich; not '${system}'" ;;
     esac
-    if ! ${ours} && [ "${system}" != cif ]; then
+    if ! ${ours} && [ "${system}" != cif ] && [ -n "${ssl_system}" ]; then
         asr="$(rate_options)${asr}"
     fi
     ssl_args="${ssl# } ${ssl_args}"
