@@ -35,7 +35,7 @@ from espnet_ofa.bench.calibrate import (
 )
 from espnet_ofa.bench.hubert import BASE, TINY
 from espnet_ofa.bench.operator import BOUNDED, OURS, Point, points
-from espnet_ofa.bench.processes import ALLOCATORS, run_fresh
+from espnet_ofa.bench.processes import run_fresh
 from espnet_ofa.bench.recognition import (
     SEARCHES,
     decoder_options,
@@ -84,7 +84,7 @@ def get_parser() -> argparse.ArgumentParser:
         command.add_argument("--threads", type=int, default=cores)
         command.add_argument(
             "--allocator",
-            choices=[*ALLOCATORS],
+            choices=["default", "keep"],
             default="keep",
             help="keep: glibc keeps memory that is freed, for all sides; default: as "
             "the system has it",
@@ -175,7 +175,7 @@ def _fresh(args: argparse.Namespace, job: dict[str, Any], once: bool = False) ->
         {"device": args.device, **job},
         processes=1 if once else args.processes,
         threads=args.threads,
-        allocator=args.allocator,
+        allocator="release" if job["kind"] == "memory" else args.allocator,
     )
 
 

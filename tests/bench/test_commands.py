@@ -31,6 +31,7 @@ def here(monkeypatch):
     """
 
     def run(job, *, processes, threads, allocator):
+        assert allocator == ("release" if job["kind"] == "memory" else "keep")
         answer = [worker.run(json.loads(json.dumps(job))) for _ in range(processes)]
         return json.loads(json.dumps(answer))
 
