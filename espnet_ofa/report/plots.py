@@ -17,6 +17,19 @@ _MARKERS = "osD^vPX"
 
 
 @dataclass(frozen=True)
+class Sample:
+    """One run of one system: what a dot is made of."""
+
+    system: str
+    adaptive: bool
+    lam: float | None
+    squeeze: object
+    period_ms: float
+    gmacs: float
+    error: float
+
+
+@dataclass(frozen=True)
 class Point:
     """One dot of the picture: means over the seeds of a system.
 
@@ -56,13 +69,13 @@ class Curve:
         return not self.adaptive and [p.lam for p in self.points] == [None]
 
 
-def _average(rows: Sequence[Row]) -> Point:
-    lams = [row.stats.lam for row in rows if row.stats.lam is not None]
-    errors = [row.wer for row in rows]
+def _average(samples: Sequence[Sample]) -> Point:
+    lams = [sample.lam for sample in samples if sample.lam is not None]
+    errors = [sample.error for sample in samples]
     return Point(
         fmean(lams) if lams else None,
-        fmean(row.stats.period_ms for row in rows),
-        fmean(row.stats.macs_per_second for row in rows) / 1e9,
+        fmean(sample.period_ms for sample in samples),
+        fmean(sample.gmacs for sample in samples),
         fmean(errors),
         min(errors),
         max(errors),
@@ -70,18 +83,33 @@ def _average(rows: Sequence[Row]) -> Point:
 
 
 def tradeoff_curves(rows: Sequence[Row], test_set: str) -> list[Curve]:
-    """What the picture of one test set shows, in the order of ``rows``.
+    """What the picture of one test set shows; see :func:`group_curves`."""
+    return group_curves(
+        Sample(
+            row.system,
+            row.stats.adaptive,
+            row.stats.lam,
+            row.stats.squeeze,
+            row.stats.period_ms,
+            row.stats.macs_per_second / 1e9,
+            row.wer,
+        )
+        for row in rows
+        if row.stats.test_set == test_set
+    )
+
+
+def group_curves(samples: Iterable[Sample]) -> list[Curve]:
+    """A curve for each system, in the order of ``samples``.
 
     Systems that are named ``name@seed`` are one curve.
     """
-    groups: dict[str, dict[tuple, list[Row]]] = {}
-    for row in rows:
-        stats = row.stats
-        if stats.test_set == test_set:
-            # Each seed learns a lambda of its own.
-            key = stats.adaptive, None if stats.adaptive else (stats.lam, stats.squeeze)
-            parts = groups.setdefault(split_seed(row.system)[0], {})
-            parts.setdefault(key, []).append(row)
+    groups: dict[str, dict[tuple, list[Sample]]] = {}
+    for sample in samples:
+        # Each seed learns a lambda of its own.
+        choice = None if sample.adaptive else (sample.lam, sample.squeeze)
+        parts = groups.setdefault(split_seed(sample.system)[0], {})
+        parts.setdefault((sample.adaptive, choice), []).append(sample)
     curves = []
     for system, parts in groups.items():
         points: dict[bool, list[Point]] = {False: [], True: []}
@@ -109,24 +137,30 @@ def _label(axes, text: str, x: float, y: float) -> None:
     )
 
 
-def _styles(curves: Iterable[Curve]) -> list[tuple[str, str]]:
-    """A colour and a marker for each; crosses, named in the picture, share theirs."""
-    styles, used = [], 0
+Styles = dict[str, tuple[str, str]]
+
+
+def choose_styles(curves: Iterable[Curve]) -> Styles:
+    """A colour and a marker by system; crosses, named in the picture, share theirs."""
+    styles: Styles = {}
+    used = 0
     for curve in curves:
         if curve.fixed:
-            styles.append(("0.25", "x"))
-            continue
-        styles.append((_COLORS[used % len(_COLORS)], _MARKERS[used % len(_MARKERS)]))
-        used += 1
+            styles[curve.system] = ("0.25", "x")
+        elif curve.system not in styles:
+            color, marker = _COLORS[used % len(_COLORS)], _MARKERS[used % len(_MARKERS)]
+            styles[curve.system] = (color, marker)
+            used += 1
     return styles
 
 
-def _draw(axes, curves: Sequence[Curve], name: str) -> None:
+def draw_panel(axes, curves: Sequence[Curve], styles: Styles, name: str) -> None:
     """One panel: ``name`` of each point against its WER."""
     everything = [p for curve in curves for p in (*curve.points, *curve.adaptive)]
     front = pareto_front([(p.gmacs, p.wer) for p in everything])
     best = {id(p) for p, flag in zip(everything, front, strict=True) if flag}
-    for curve, (color, marker) in zip(curves, _styles(curves), strict=True):
+    for curve in curves:
+        color, marker = styles[curve.system]
         x = [getattr(point, name) for point in curve.points]
         axes.plot(x, [p.wer for p in curve.points], color=color, lw=1.8, zorder=2)
         groups = ((curve.points, marker, 46), (curve.adaptive, "*", 240))
@@ -154,6 +188,33 @@ def _draw(axes, curves: Sequence[Curve], name: str) -> None:
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
     axes.margins(x=0.08, y=0.16)
+
+
+def draw_legend(figure, curves: Sequence[Curve], styles: Styles) -> None:
+    """What colours, stars, crosses and filled points mean, below the panels."""
+    from matplotlib.lines import Line2D
+
+    handles = {}
+    for curve in curves:
+        color, marker = styles[curve.system]
+        label = curve.system
+        if curve.points and not curve.fixed:
+            handles[label] = Line2D([], [], color=color, marker=marker, label=label)
+        if curve.adaptive:
+            label += ", adaptive lambda" if curve.points else ""
+            star = Line2D([], [], color=color, marker="*", ms=12, lw=0, label=label)
+            handles[label] = star
+    if any(curve.fixed for curve in curves):
+        label = "one frame period each"
+        handles[label] = Line2D([], [], color="0.25", marker="x", lw=0, label=label)
+    label = "on the Pareto front"
+    handles[label] = Line2D([], [], color="0.35", marker="o", lw=0, label=label)
+    figure.legend(
+        handles=[*handles.values()],
+        loc="outside lower center",
+        ncols=min(len(handles), 4),
+        frameon=False,
+    )
 
 
 def plot_tradeoff(
@@ -184,38 +245,18 @@ def plot_tradeoff(
     # Imported here: tables do not need it. Figure() alone never opens a display.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
-    from matplotlib.lines import Line2D
 
     figure = Figure(figsize=(9.6, 4.2), layout="constrained")
     FigureCanvasAgg(figure)
     left, right = figure.subplots(1, 2, sharey=True)
-    _draw(left, curves, "period_ms")
-    _draw(right, curves, "gmacs")
+    styles = choose_styles(curves)
+    draw_panel(left, curves, styles, "period_ms")
+    draw_panel(right, curves, styles, "gmacs")
     left.set_xlabel("measured frame period (ms)")
     left.set_ylabel(metric)
     right.set_xlabel("encoder compute (GMACs per second of audio)")
     left.set_ylim(bottom=max(0.0, left.get_ylim()[0]))
-    handles = []
-    for curve, (color, marker) in zip(curves, _styles(curves), strict=True):
-        label = curve.system
-        if curve.points and not curve.fixed:
-            handles.append(Line2D([], [], color=color, marker=marker, label=label))
-        if curve.adaptive:
-            label += ", adaptive lambda" if curve.points else ""
-            star = Line2D([], [], color=color, marker="*", ms=12, lw=0, label=label)
-            handles.append(star)
-    if any(curve.fixed for curve in curves):
-        label = "one frame period each"
-        cross = Line2D([], [], color="0.25", marker="x", lw=0, label=label)
-        handles.append(cross)
-    front = Line2D([], [], color="0.35", marker="o", lw=0, label="on the Pareto front")
-    handles.append(front)
-    figure.legend(
-        handles=handles,
-        loc="outside lower center",
-        ncols=min(len(handles), 4),
-        frameon=False,
-    )
+    draw_legend(figure, curves, styles)
     title = f"{test_set}: numbers beside the points are lambda"
     figure.suptitle(title, fontsize=11)
     return write_file(path, lambda draft: figure.savefig(draft, dpi=150))

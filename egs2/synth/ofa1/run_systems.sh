@@ -48,7 +48,11 @@ for done in exp/asr_system_*_seed*/decode_ctc/.done; do
     dir=${done%/.done}
     name=${dir#exp/asr_system_}
     name=${name%/decode_ctc}
-    decoded+=("${name/_seed/@}=${dir}")
+    case ${name} in
+        ofa_at_*) name=ofa_at@${name#ofa_at_} ;; # a model for each lambda, one curve
+        *) name=${name/_seed/@} ;;
+    esac
+    decoded+=("${name}=${dir}")
 done
 # shellcheck source=/dev/null
 . ./path.sh

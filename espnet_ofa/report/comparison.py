@@ -1,0 +1,213 @@
+"""Several tasks, one figure and one table: one model against one for each period.
+
+The claim of once-for-all compression (Chen, Meng, Lee, ICASSP 2023, figure 2) is about
+all of these at once: the model's curve against the systems of one frame period, and the
+lambda that a task learned against the best point of a grid.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+
+from espnet_ofa.files import write_file, write_text
+from espnet_ofa.report.plots import (
+    Curve,
+    Point,
+    Sample,
+    choose_styles,
+    draw_legend,
+    draw_panel,
+    group_curves,
+)
+from espnet_ofa.report.tables import markdown_table
+
+_AXES = {"WER": "word error rate (%)", "PER": "phone error rate (%)"}
+
+
+@dataclass(frozen=True)
+class Task:
+    """One panel.
+
+    Attributes:
+        name: its title.
+        metric: WER, PER or error (of classes), in percent.
+        curves: a system each.
+    """
+
+    name: str
+    metric: str
+    curves: list[Curve]
+
+    def curve(self, system: str) -> Curve | None:
+        """That of ``system``, if it has this task."""
+        return next((c for c in self.curves if c.system == system), None)
+
+
+def read_task(name: str, report: str | Path, test_set: str) -> Task:
+    """What ``espnet_ofa.bin.report`` wrote of one task.
+
+    Args:
+        name: title of its panel.
+        report: folder with ``report.json``.
+        test_set: one of those in it.
+
+    Raises:
+        FileNotFoundError: no report there.
+        ValueError: nothing of ``test_set``, or not a report.
+    """
+    path = Path(report, "report.json")
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file; espnet_ofa.bin.report makes it")
+    rows = json.loads(path.read_text(encoding="utf-8"))["rows"]
+    kept = [row for row in rows if row["test_set"] == test_set]
+    if not kept:
+        known = sorted({row["test_set"] for row in rows})
+        raise ValueError(f"{path}: nothing of test set {test_set!r}; it has {known}")
+    names = {"wer": "WER", "per": "PER", "accuracy": "error"}
+    key = next(key for key in names if key in kept[0])
+    samples = [
+        Sample(
+            row["system"],
+            row["adaptive"],
+            row["lambda"],
+            row.get("squeeze"),
+            row["period_ms"],
+            row["macs_per_second"] / 1e9,
+            100.0 - row[key] if key == "accuracy" else row[key],
+        )
+        for row in kept
+    ]
+    return Task(name, names[key], group_curves(samples))
+
+
+def error_at(curve: Curve, period_ms: float) -> float:
+    """Mean error of a model at a frame period, linear between its measured points.
+
+    Returns:
+        Percent; NaN outside of the periods that were measured (0.5 ms are forgiven).
+    """
+    for point in curve.points:
+        if abs(point.period_ms - period_ms) <= 0.5:
+            return point.wer
+    for low, high in pairwise(curve.points):
+        if low.period_ms < period_ms < high.period_ms:
+            share = (period_ms - low.period_ms) / (high.period_ms - low.period_ms)
+            return low.wer + share * (high.wer - low.wer)
+    return math.nan
+
+
+def _text(point: Point) -> str:
+    if point.low == point.high:
+        return f"{point.wer:.1f}"
+    return f"{point.wer:.1f} ({point.low:.1f} to {point.high:.1f})"
+
+
+def _compare(error: float, other: float) -> str:
+    return "-" if math.isnan(error) else f"{error:.1f} ({error - other:+.1f})"
+
+
+def rivals_table(tasks: Sequence[Task], models: Sequence[str]) -> str:
+    """Each system of one frame period, and what the models have at that period.
+
+    Args:
+        tasks: all panels.
+        models: systems with a curve; a task may lack some.
+
+    Returns:
+        Markdown; empty where there is no system of one period.
+    """
+    body = []
+    for task in tasks:
+        curves = [task.curve(model) for model in models]
+        for rival in task.curves:
+            if rival.fixed:
+                point = rival.points[0]
+                cells = [
+                    "-"
+                    if curve is None
+                    else _compare(error_at(curve, point.period_ms), point.wer)
+                    for curve in curves
+                ]
+                period = f"{point.period_ms:.1f}"
+                name = f"{task.name}, {task.metric} (%)"
+                body.append([name, rival.system, period, _text(point), *cells])
+    header = ["task", "one frame period", "ms", "it", *models]
+    return markdown_table(header, body) if body else ""
+
+
+def learned_table(tasks: Sequence[Task], models: Sequence[str]) -> str:
+    """Each learned lambda beside the best point of the models' grids; may be empty."""
+    body = []
+    for task in tasks:
+        curves = [c for c in task.curves if c.system in models and c.points]
+        grid = [point for curve in curves for point in curve.points]
+        for curve in task.curves:
+            for point in curve.adaptive:
+                line = [f"{task.name}, {task.metric} (%)", curve.system]
+                line += [f"{point.lam:.3f}", f"{point.period_ms:.1f}", _text(point)]
+                if grid:
+                    best = min(grid, key=lambda p: p.wer)
+                    line += [f"{best.lam:.3g}", f"{best.period_ms:.1f}", _text(best)]
+                else:
+                    line += ["-", "-", "-"]
+                body.append(line)
+    header = ["task", "system", "learned lambda", "ms", "it"]
+    header += ["best lambda of the grid", "ms", "it"]
+    return markdown_table(header, body) if body else ""
+
+
+def plot_tasks(tasks: Sequence[Task], path: str | Path) -> Path:
+    """One panel a task: error against measured frame period.
+
+    Curves are models, stars learned lambdas, crosses systems of one period, bars ranges
+    over seeds; a system has one colour in all panels.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    columns = min(len(tasks), 3)
+    lines = math.ceil(len(tasks) / columns)
+    figure = Figure(figsize=(4.8 * columns, 3.6 * lines + 0.6), layout="constrained")
+    FigureCanvasAgg(figure)
+    panels = figure.subplots(lines, columns, squeeze=False).flat
+    curves = [curve for task in tasks for curve in task.curves]
+    styles = choose_styles(curves)
+    for task, axes in zip(tasks, panels, strict=False):
+        draw_panel(axes, task.curves, styles, "period_ms")
+        axes.set_title(task.name, fontsize=11)
+        axes.set_xlabel("measured frame period (ms)")
+        axes.set_ylabel(_AXES.get(task.metric, "error rate (%)"))
+        axes.set_ylim(bottom=max(0.0, axes.get_ylim()[0]))
+    for axes in [*panels]:  # those without a task
+        axes.remove()
+    draw_legend(figure, curves, styles)
+    return write_file(path, lambda draft: figure.savefig(draft, dpi=150))
+
+
+def write_comparison(
+    out: str | Path, tasks: Sequence[Task], models: Sequence[str]
+) -> str:
+    """Write ``comparison.md`` and ``comparison.png`` into ``out``; returns the text.
+
+    Raises:
+        ValueError: no task has one of the ``models``.
+    """
+    for model in models:
+        if not any(task.curve(model) for task in tasks):
+            known = sorted({c.system for task in tasks for c in task.curves})
+            raise ValueError(f"no task has a system {model!r}; there are {known}")
+    picture = plot_tasks(tasks, Path(out, "comparison.png"))
+    about = (
+        "Differences are to the system of one frame period; of a model between its "
+        "measured points, they are linear."
+    )
+    parts = [rivals_table(tasks, models), learned_table(tasks, models)]
+    parts = [*filter(None, parts), f"![each task over frame period]({picture.name})"]
+    text = "\n\n".join([about, *parts]) + "\n"
+    write_text(Path(out, "comparison.md"), text)
+    return text
