@@ -63,6 +63,9 @@ def plot_operator(points: Rows, path: str | Path) -> Path:
         axes.set_xlabel(study if study == "lambda" else "frames")
         if study == "length":
             axes.set_xscale("log")
+            sizes = sorted({p[key] for p in points if p["study"] == study})
+            axes.set_xticks(sizes, [f"{size:,}" for size in sizes])
+            axes.set_xticks([], minor=True)
     handles, labels = panels[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False)
     return _write(figure, path)
