@@ -14,16 +14,25 @@ CHECKSUMS_NAME = "checksums.json"
 NOT_LISTED = (CHECKSUMS_NAME, "README.md")
 
 
-class MissingFiles(ValueError):
-    """Files are not there; those that are there are as published.
+class NotAsPublished(ValueError):
+    """Files of a folder are missing, truncated, altered or not listed.
 
     Attributes:
-        names: of the missing files.
+        problems: one for each file, in words.
+        missing: names of the missing files, where all others are as published.
     """
 
-    def __init__(self, message: str, names: list[str]):
-        super().__init__(message)
-        self.names = names
+    def __init__(self, folder: Path, problems: list[str], missing: Collection[str]):
+        # The snapshots of huggingface_hub hold links: without one of them alone, the
+        # next download would bring the same blobs back.
+        whole = folder.parents[1] if folder.parent.name == "snapshots" else folder
+        super().__init__(
+            f"{folder} is not what was published: {'; '.join(problems)}. Remove all of "
+            f"{whole} and get it again; if you changed it yourself, remove its "
+            + CHECKSUMS_NAME
+        )
+        self.problems = problems
+        self.missing = missing if len(missing) == len(problems) else ()
 
 
 def write_checksums(folder: str | Path) -> Path:
@@ -91,9 +100,9 @@ def verify(folder: str | Path, only: Collection[str] | None = None) -> bool:
         False if there is no ``checksums.json``, so that nothing could be compared.
 
     Raises:
-        MissingFiles: files are missing; names each one.
-        ValueError: a file is truncated, altered or, of ``only``, there and not listed;
-            names each one.
+        NotAsPublished: a file is missing, truncated, altered or, of ``only``, there
+            and not listed; names each one.
+        ValueError: see :func:`read_checksums`.
     """
     folder = Path(folder)
     if not (folder / CHECKSUMS_NAME).is_file():
@@ -113,14 +122,7 @@ def verify(folder: str | Path, only: Collection[str] | None = None) -> bool:
         problems += [f"{name}: {problem}"] if problem else []
         missing += [] if (folder / name).is_file() else [name]
     if problems:
-        message = (
-            f"{folder} is not what was published: {'; '.join(problems)}. Remove the "
-            "folder and get it again; if you changed it yourself, remove "
-            + CHECKSUMS_NAME
-        )
-        if len(missing) == len(problems):
-            raise MissingFiles(message, missing)
-        raise ValueError(message)
+        raise NotAsPublished(folder, problems, missing)
     return True
 
 

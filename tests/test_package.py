@@ -31,7 +31,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "subsampling": {"cif"},
     "upstream": {"files", "hub", "cif", "subsampling"},
     "pretrain": {"files", "cif", "subsampling", "upstream"},
-    "asr": {"cif", "subsampling", "upstream"},
+    "asr": {"checksums", "cif", "subsampling", "upstream"},
     "interop": {"hub", "cif", "subsampling", "upstream", "asr"},
     "report": {"files", "cif", "subsampling", "upstream", "asr"},
     "bench": {"files", "plugin", "cif", "subsampling", "upstream", "asr", "report"},

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from espnet_ofa.asr.building import building_args, loading_checkpoint
 from espnet_ofa.asr.guard import cap_lam
+from espnet_ofa.asr.package import check_package
 from espnet_ofa.asr.stem import ConvStem, NoStem
 from espnet_ofa.subsampling import (
     Compressor,
@@ -20,8 +21,7 @@ from espnet_ofa.subsampling import (
 from espnet_ofa.subsampling.compressor import CIFCompressor
 from espnet_ofa.subsampling.guidance import cardinality_loss
 from espnet_ofa.subsampling.lengths import valid_mask
-
-_NAMED = 10  # keys that an error lists
+from espnet_ofa.upstream.checkpoint import refuse_misfit
 
 
 class InitKeeper(nn.Module):
@@ -83,6 +83,7 @@ class Adapter(nn.Module):
             )
             if value
         ]
+        check_package()
         policy = self.policy
         policy.used = compressor.uses_lam
         training = building_args() is not None and not loading_checkpoint()
@@ -269,7 +270,9 @@ class Adapter(nn.Module):
         if not self._claimed:
             own = set(self.state_dict(prefix=prefix))
             given = {k for k in state_dict if k.startswith(prefix)}
-            refuse_misfit(f"{self.role}: ofa", own - given, given - own)
+            refuse_misfit(
+                "the checkpoint", f"{self.role}: ofa", own - given, given - own
+            )
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
 
@@ -286,30 +289,6 @@ def only_adapter(*parts: nn.Module | None) -> Adapter:
             f"{len(ours)}. Use model: espnet where there is none"
         )
     return ours[0]
-
-
-def refuse_misfit(
-    whose: str, missing: Collection[str], unexpected: Collection[str]
-) -> None:
-    """Raise an error that names the keys, if there are any.
-
-    Raises:
-        ValueError: there are. Not a RuntimeError: ESPnet catches that and tries other
-            names.
-    """
-    problems = []
-    for title, keys in (("missing", missing), ("unexpected", unexpected)):
-        if keys:
-            named = ", ".join(sorted(keys)[:_NAMED])
-            more = len(keys) - _NAMED
-            rest = f" and {more} more" if more > 0 else ""
-            problems.append(f"{len(keys)} {title}: {named}{rest}")
-    if problems:
-        raise ValueError(
-            f"the checkpoint's keys do not fit {whose}; {'; '.join(problems)}. Use the "
-            "config.yaml it was trained with; to start training from a part of it, use "
-            "--init_param"
-        )
 
 
 def build_front(

@@ -13,6 +13,7 @@ from __future__ import annotations
 import inspect
 import logging
 from argparse import Namespace
+from pathlib import Path
 
 import torch
 
@@ -68,6 +69,12 @@ def parts_built() -> list | None:
 def loading_checkpoint() -> bool:
     """True inside ``build_model_from_file``, which loads every weight right after."""
     return _locals_of("build_model_from_file") is not None
+
+
+def checkpoint_to_load() -> Path | None:
+    """The file that the running ``build_model_from_file`` will load, or None."""
+    path = (_locals_of("build_model_from_file") or {}).get("model_file")
+    return Path(path) if isinstance(path, (str, Path)) else None
 
 
 def initialising() -> bool:

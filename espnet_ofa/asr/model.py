@@ -9,12 +9,13 @@ from espnet2.asr.espnet_model import ESPnetASRModel
 from espnet2.torch_utils.device_funcs import force_gatherable
 from torch import Tensor
 
-from espnet_ofa.asr.adapter import Adapter, only_adapter, refuse_misfit
+from espnet_ofa.asr.adapter import Adapter, only_adapter
 from espnet_ofa.asr.building import building_args
 from espnet_ofa.asr.guard import needed_units
 from espnet_ofa.asr.sandwich import sandwich
 from espnet_ofa.asr.slope import learn_lam
 from espnet_ofa.subsampling.lengths import valid_mask
+from espnet_ofa.upstream.checkpoint import refuse_misfit
 
 
 class OFAASRModel(ESPnetASRModel):
@@ -129,4 +130,5 @@ def _check_keys(model: OFAASRModel, keys: Any) -> None:
     if not model._saved_whole:  # then only what is ours has to be there
         ours = f"{model.adapter.role}."
         missing = [key for key in missing if key.startswith(ours)]
-    refuse_misfit("this model (model: ofa)", missing, keys.unexpected_keys)
+    whose = "this model (model: ofa)"
+    refuse_misfit("the checkpoint", whose, missing, keys.unexpected_keys)

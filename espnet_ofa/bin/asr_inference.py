@@ -28,6 +28,7 @@ import espnet2.bin.asr_inference as stock
 import torch
 from espnet2.torch_utils.set_all_random_seed import set_all_random_seed
 
+from espnet_ofa.checksums import sha256
 from espnet_ofa.files import write_text
 from espnet_ofa.plugin import register
 from espnet_ofa.report.budget import (
@@ -47,7 +48,7 @@ from espnet_ofa.report.scoring import read_text
 from espnet_ofa.report.stats import STATS_NAME, DecodeStats, load_stats
 from espnet_ofa.subsampling.choice import parse_squeeze
 from espnet_ofa.subsampling.rate import check_lam
-from espnet_ofa.zoo.pull import pull, speech2text_options
+from espnet_ofa.zoo.pull import pull_asr, speech2text_options
 
 _BUDGET = ("max_rtf", "max_macs_per_second", "calibration")
 # Options that name inputs and outputs, or that leave results as they are.
@@ -213,18 +214,26 @@ def _setup(args: argparse.Namespace, decoder: Decoder) -> dict[str, object]:
 
 
 def _finished(
-    folder: Path, setup: dict[str, object], keys: Path, inputs: Sequence[Path]
+    folder: Path,
+    setup: dict[str, object],
+    model_sha256: str,
+    keys: Path,
+    inputs: Sequence[Path],
 ) -> bool:
     """Decoded before in the same way, and nothing it depends on is newer.
 
     Args:
         folder: where results are, or will be.
         setup: how to decode.
+        model_sha256: of the checkpoint.
         keys: file that lists the utterances to decode.
         inputs: files that results depend on.
     """
     marker = folder / STATS_NAME
-    if not marker.is_file() or load_stats(folder).setup != setup:
+    if not marker.is_file():
+        return False
+    before = load_stats(folder)
+    if (before.setup, before.model_sha256) != (setup, model_sha256):
         return False
     if read_text(folder / "text").keys() != read_text(keys).keys():
         return False
@@ -274,6 +283,7 @@ def decode_grid(args: argparse.Namespace) -> None:
     set_all_random_seed(args.seed)
     decoder = Decoder(args)
     setup = _setup(args, decoder)
+    model_sha256 = sha256(Path(args.asr_model_file))
     parameters = count_parameters(decoder.model)
     models = [
         Path(f) for f in (args.asr_train_config, args.asr_model_file, args.lm_file) if f
@@ -289,7 +299,7 @@ def decode_grid(args: argparse.Namespace) -> None:
             folder = Path(args.output_dir, f"lam{label}", test_set.name)
             inputs = [*models, test_set.index, *filter(None, [test_set.reference])]
             keys = Path(args.key_file or test_set.index)
-            if _finished(folder, setup, keys, inputs):
+            if _finished(folder, setup, model_sha256, keys, inputs):
                 logging.info("%s is there; remove it to decode again", folder)
                 continue
             reference = None if test_set.reference is None else str(test_set.reference)
@@ -302,6 +312,7 @@ def decode_grid(args: argparse.Namespace) -> None:
                 parameters=parameters,
                 reference=reference,
                 phones=decoder.phones,
+                model_sha256=model_sha256,
                 setup=setup,
             )
             results = decode_test_set(decoder, args, test_set, stats)
@@ -346,7 +357,7 @@ def main(cmd: Sequence[str] | None = None) -> None:
         )
         with ExitStack() as stack:
             if args.model_tag is not None:
-                packed = speech2text_options(pull(args.model_tag))
+                packed = speech2text_options(pull_asr(args.model_tag))
                 vars(args).update(stack.enter_context(packed))
             decode_grid(args)
         return

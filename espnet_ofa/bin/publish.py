@@ -71,6 +71,7 @@ def get_parser() -> argparse.ArgumentParser:
             default="unknown",
             help="of the weights, as the hub names it, e.g. cc-by-4.0",
         )
+        sub.add_argument("--license_name", help="with --license other")
         sub.add_argument("--datasets", nargs="*", default=[], help="trained on")
         sub.add_argument("--language", default="en", help="ISO code, or none")
         sub.add_argument("--train_command", help="by default that in train.log")
@@ -101,6 +102,7 @@ def _about(args: argparse.Namespace):
     iso = re.fullmatch("[a-z]{2,3}", args.language)
     return About(
         license=args.license,
+        license_name=args.license_name,
         datasets=tuple(args.datasets),
         language=args.language if iso else None,
         command=args.train_command,

@@ -18,6 +18,7 @@ import torch
 import yaml
 from torch import Tensor
 
+from espnet_ofa.checksums import sha256
 from espnet_ofa.data.kaldi_dir import DataDir
 from espnet_ofa.data.table import read_table
 from espnet_ofa.files import write_text
@@ -30,7 +31,11 @@ from espnet_ofa.pretrain.masked import (
 from espnet_ofa.pretrain.targets import check_targets
 from espnet_ofa.report.tables import PERIOD_TOLERANCE
 from espnet_ofa.subsampling.rate import DEFAULT_MEAN_ALPHA, lam_to_period_ms
-from espnet_ofa.upstream.checkpoint import load_upstream, save_pretrained
+from espnet_ofa.upstream.checkpoint import (
+    WEIGHTS_NAME,
+    load_upstream,
+    save_pretrained,
+)
 from espnet_ofa.upstream.config import UpstreamConfig
 from espnet_ofa.upstream.extractor import frame_lengths
 from espnet_ofa.upstream.model import OFAUpstream
@@ -194,14 +199,15 @@ def main(cmd: Sequence[str] | None = None) -> None:
     rows = measure(upstream, list(waves.values()), lams, labels, **mask)
     if not upstream.compressor.uses_lam:
         target, source = rows[0]["period_ms"], "measured: there is no lambda"
+    save_pretrained(upstream, args.output_dir)
     report = {
         "target_period_ms": target,
         "target_from": source,
         "utterances": len(waves),
         "data_dir": str(args.data_dir),
         "measured": rows,
+        "model_sha256": sha256(Path(args.output_dir) / WEIGHTS_NAME),
     }
-    save_pretrained(upstream, args.output_dir)
     write_text(Path(args.output_dir) / "rate.json", json.dumps(report, indent=2) + "\n")
     for row in rows:
         logging.info("%s", {key: round(value, 3) for key, value in row.items()})

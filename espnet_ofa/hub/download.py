@@ -12,9 +12,16 @@ import shutil
 import tempfile
 import zipfile
 from collections.abc import Collection
+from fnmatch import fnmatch
 from pathlib import Path
 
-from espnet_ofa.checksums import CHECKSUMS_NAME, MissingFiles, sha256, verify
+from espnet_ofa.checksums import (
+    CHECKSUMS_NAME,
+    NotAsPublished,
+    read_checksums,
+    sha256,
+    verify,
+)
 from espnet_ofa.hub.errors import explained, not_in_cache, on_disk
 
 logger = logging.getLogger(__name__)
@@ -30,6 +37,7 @@ def pull(
     offline: bool | None = None,
     token: str | bool | None = None,
     only: Collection[str] | None = None,
+    without: str | None = None,
 ) -> Path:
     """Folder of a published model, verified.
 
@@ -43,6 +51,7 @@ def pull(
             ``HF_HUB_OFFLINE`` says.
         token: of the hub; by default the one ``hf auth login`` or ``HF_TOKEN`` left.
         only: names of the files that are needed, if not all are.
+        without: pattern of names (``*.pth``) that are neither downloaded nor looked at.
 
     Raises:
         FileNotFoundError: nothing of that name, here or on the hub; or, without a
@@ -61,11 +70,23 @@ def pull(
             f"revision {revision}"
         )
     if path.is_dir():
-        verify(path, only)
+        _verify(path, only, without)
         return path
     if path.is_file():
         folder = _unpack(path, cache_dir)
-        if not verify(folder, only):
+        try:
+            known = _verify(folder, only, without)
+        except NotAsPublished:  # the zip's content, or what was unpacked from it?
+            shutil.rmtree(folder)
+            folder = _unpack(path, cache_dir)
+            try:
+                known = _verify(folder, only, without)
+            except NotAsPublished as e:
+                found = "; ".join(e.problems)
+                raise ValueError(
+                    f"{name} is not what was published: {found}. Get it again"
+                ) from e
+        if not known:
             logger.warning(f"{name} has no {CHECKSUMS_NAME}: it is not verified")
         return folder
     hub_id, _, tag = str(name).partition("@")
@@ -76,25 +97,42 @@ def pull(
         )
     if revision and tag and revision != tag:
         raise ValueError(f"{name} and revision {revision}: expected one of the two")
-    options = {"revision": revision or tag or None, "token": token, "only": only}
-    folder = _download(hub_id, cache_dir, bool(offline), **options)
+    revision = revision or tag or None
+    with explained(f"{hub_id}@{revision}" if revision else hub_id, cache_dir=cache_dir):
+        from huggingface_hub import snapshot_download
+
+        folder = Path(
+            snapshot_download(
+                hub_id,
+                revision=revision,
+                token=token,
+                cache_dir=cache_dir,
+                local_files_only=bool(offline),
+                allow_patterns=None if only is None else [*only, CHECKSUMS_NAME],
+                ignore_patterns=without,
+            )
+        )
     try:
-        known = verify(folder, only)
-    except MissingFiles as e:
-        if not offline and _reached(hub_id, options["revision"], token):
-            raise ValueError(f"{hub_id}: {e}") from e
-        found = f"found {folder} without {', '.join(e.names)}"
-        raise not_in_cache(str(name), found) from e
+        known = _verify(folder, only, without)
     except ValueError as e:
-        # The snapshot holds links: removing it alone would bring the same blobs back.
-        raise ValueError(
-            f"{hub_id}: {e}. Of a download, remove all of {folder.parent.parent}"
-        ) from e
+        missing = e.missing if isinstance(e, NotAsPublished) else ()
+        if not missing or (not offline and _reached(hub_id, revision, token)):
+            raise ValueError(f"{hub_id}: {e}") from e
+        found = f"found {folder} without {', '.join(missing)}"
+        raise not_in_cache(str(name), found) from e
     if not known:
         logger.warning(
             f"{hub_id} has no {CHECKSUMS_NAME}: what was downloaded is not verified"
         )
     return folder
+
+
+def _verify(folder: Path, only: Collection[str] | None, without: str | None) -> bool:
+    """:func:`verify` of what was asked for."""
+    if without is not None and (folder / CHECKSUMS_NAME).is_file():
+        listed = read_checksums(folder)
+        only = [name for name in only or listed if not fnmatch(name, without)]
+    return verify(folder, only)
 
 
 def _unpack(archive: Path, cache_dir: str | Path | None) -> Path:
@@ -134,32 +172,6 @@ def _archives(cache_dir: str | Path | None) -> Path:
     from huggingface_hub.constants import HF_HOME
 
     return Path(HF_HOME) / "espnet_ofa" / "archives"
-
-
-def _download(
-    hub_id: str,
-    cache_dir: str | Path | None,
-    offline: bool,
-    *,
-    revision: str | None,
-    token: str | bool | None,
-    only: Collection[str] | None,
-) -> Path:
-    """Snapshot of a hub id; see :func:`pull` for errors."""
-    from huggingface_hub import snapshot_download
-
-    name = f"{hub_id}@{revision}" if revision else hub_id
-    with explained(name, cache_dir=cache_dir):
-        return Path(
-            snapshot_download(
-                hub_id,
-                revision=revision,
-                token=token,
-                cache_dir=cache_dir,
-                local_files_only=offline,
-                allow_patterns=None if only is None else [*only, CHECKSUMS_NAME],
-            )
-        )
 
 
 def _reached(hub_id: str, revision: str | None, token: str | bool | None) -> bool:

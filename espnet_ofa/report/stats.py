@@ -50,6 +50,8 @@ class DecodeStats:
         parameters: parameters of the model, by top-level part.
         reference: Kaldi text file with the references, None if there is none.
         phones: hypotheses and references are phones, not words.
+        model_sha256: of the file that the recogniser's weights were read from; None
+            where nobody took note.
         setup: how it was decoded and on what (search, beam, threads, device ...).
     """
 
@@ -73,6 +75,7 @@ class DecodeStats:
     parameters: dict[str, int] = field(default_factory=dict)
     reference: str | None = None
     phones: bool = False
+    model_sha256: str | None = None
     setup: dict[str, object] = field(default_factory=dict)
 
     @property
@@ -168,4 +171,5 @@ def merge_stats(parts: Sequence[DecodeStats]) -> DecodeStats:
 
 
 def _what(part: DecodeStats) -> str:
-    return f"{part.test_set} at lambda {part.lam}, squeeze {part.squeeze}"
+    setting = f"{part.test_set} at lambda {part.lam}, squeeze {part.squeeze}"
+    return f"{setting} of model {part.model_sha256}"

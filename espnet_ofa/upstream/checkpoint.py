@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 
 from safetensors import SafetensorError
@@ -16,6 +17,7 @@ from espnet_ofa.upstream.model import OFAUpstream
 
 CONFIG_NAME = "config.yaml"
 WEIGHTS_NAME = "model.safetensors"
+_NAMED = 10  # keys that an error lists
 
 
 def save_pretrained(upstream: OFAUpstream, directory: str | Path) -> None:
@@ -56,27 +58,40 @@ def check_fit(module: nn.Module, state: dict[str, Tensor], source: str) -> None:
         ValueError: missing, unexpected or misshapen tensors.
     """
     own = module.state_dict()
-    missing = sorted(set(own) - set(state))
-    unexpected = sorted(set(state) - set(own))
     shapes = [
         f"{k}: expected {tuple(own[k].shape)}, found {tuple(state[k].shape)}"
-        for k in sorted(set(own) & set(state))
+        for k in own.keys() & state.keys()
         if own[k].shape != state[k].shape
     ]
-    if missing or unexpected or shapes:
-        problems = [
-            f"{title}: {', '.join(names)}"
-            for title, names in (
-                ("missing", missing),
-                ("unexpected", unexpected),
-                ("wrong shape", shapes),
-            )
-            if names
-        ]
+    missing, unexpected = own.keys() - state.keys(), state.keys() - own.keys()
+    refuse_misfit(source, type(module).__name__, missing, unexpected, shapes)
+
+
+def refuse_misfit(
+    source: str,
+    whose: str,
+    missing: Collection[str],
+    unexpected: Collection[str],
+    misshapen: Collection[str] = (),
+) -> None:
+    """Raise an error that names the keys of a checkpoint that do not fit, if any.
+
+    Raises:
+        ValueError: there are. Not a RuntimeError: ESPnet catches that and tries other
+            names.
+    """
+    problems = []
+    kinds = {"missing": missing, "unexpected": unexpected, "wrong shape": misshapen}
+    for title, keys in kinds.items():
+        if keys:
+            rest = f" and {len(keys) - _NAMED} more" if len(keys) > _NAMED else ""
+            named = ", ".join(sorted(keys)[:_NAMED])
+            problems.append(f"{len(keys)} {title}: {named}{rest}")
+    if problems:
         raise ValueError(
-            f"{source} does not fit {type(module).__name__}; "
-            + "; ".join(problems)
-            + ". Was it saved with another config?"
+            f"{source} does not fit {whose}; {'; '.join(problems)}. Use the "
+            "config.yaml it was trained with; to start training from a part of it, use "
+            "--init_param"
         )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +15,12 @@ from huggingface_hub import EvalResult, ModelCardData
 from espnet_ofa.report.tables import lambda_table, ssl_section
 from espnet_ofa.report.tradeoff import Row
 from espnet_ofa.zoo.fetches import find_fetches
+from espnet_ofa.zoo.licenses import LICENSES
+from espnet_ofa.zoo.usage import REPO, asr_use, python, shell
 
 CARD_NAME = "README.md"
 ONNX_NAME = "model.onnx"
 UNKNOWN_LICENSE = "unknown"  # the hub knows it by this name
-REPO = "USER/NAME"  # publishing puts the repository's name in its place
 
 _LINKS = (
     "Made with [ESPnet](https://github.com/espnet/espnet) and its plugin espnet_ofa: "
@@ -27,7 +29,6 @@ _LINKS = (
     "as few as alpha, the learned weights, asks for."
 )
 _ERRORS = {"wer": "Word error rate", "per": "Phone error rate"}
-_SEARCH = ("beam_size", "ctc_weight", "penalty", "maxlenratio")
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,7 @@ class About:
     Attributes:
         license: of the weights, as the hub names it; ``unknown`` until somebody who
             may decides: the weights may have begun as those of others.
+        license_name: where the hub has no name for it, and ``license`` is ``other``.
         datasets: corpora, by their hub ids where they have one.
         language: ISO code; None leaves it out.
         command: that trained the model; by default the head of ``train.log``.
@@ -46,15 +48,23 @@ class About:
     """
 
     license: str = UNKNOWN_LICENSE
+    license_name: str | None = None
     datasets: tuple[str, ...] = ()
     language: str | None = "en"
     command: str | None = None
 
     def __post_init__(self) -> None:
-        if not re.fullmatch(r"[a-z0-9.+-]+", self.license):
+        if self.license not in LICENSES:
+            near = get_close_matches(self.license.lower(), LICENSES, 3, 0.5)
             raise ValueError(
-                f"licence {self.license!r}: expected the hub's name for it, in lower "
-                "case and without blanks, such as cc-by-4.0; or other, or unknown"
+                f"licence {self.license!r}: expected the hub's name for it, such as "
+                f"{', '.join(near or ['cc-by-4.0'])}; or unknown; or other, with "
+                "--license_name"
+            )
+        if self.license_name is not None and self.license != "other":
+            raise ValueError(
+                f"licence name {self.license_name!r} goes with licence other, found "
+                f"{self.license}; leave one of them out"
             )
         for corpus in self.datasets:
             if not re.fullmatch(r"([\w-]+/)?[\w.-]+", corpus):
@@ -87,6 +97,8 @@ def asr_card(
     parameters: int,
     report: Path | None,
     about: About,
+    *,
+    has_lam: bool = True,
 ) -> str:
     """Card of a recogniser.
 
@@ -98,6 +110,7 @@ def asr_card(
         parameters: how many.
         report: folder of ``report.md`` and pictures beside the card, if there is one.
         about: what the run does not know.
+        has_lam: whether it compresses by lambda.
     """
     metadata = _metadata(name, "automatic-speech-recognition", rows, about)
     results = ["Not decoded before it was packed."]
@@ -118,7 +131,7 @@ def asr_card(
             f"{lam.start:g} at the start of training."
         )
     sections = {
-        "Use": _asr_snippet(config, rows, learned),
+        "Use": asr_use(config, rows, bool(learned), has_lam),
         "Results": "\n\n".join(results),
         "Training": _training(config.get("version"), parameters, about),
         "Limits": _bullets(_asr_limits(config, rows, about)),
@@ -152,7 +165,8 @@ def upstream_card(
         "transformers: `import espnet_ofa.interop.transformers`, then "
         "`AutoModel.from_pretrained`, without `trust_remote_code`",
         "s3prl, and ESPnet's `frontend: s3prl`: the upstream `ofa_local`, expanded to "
-        "one state every 20 ms",
+        "one state every 20 ms; s3prl 0.4.18 itself does not load beside torchaudio "
+        "2.11",
         "ESPnet's `frontend: ofa`, which hands on the units themselves",
     ]
     if onnx:
@@ -166,8 +180,9 @@ def upstream_card(
         *_data_limit(about),
     ]
     sections = {
-        "Use": _install("espnet_ofa")
-        + _python(
+        "Use": shell('pip install "espnet_ofa"')
+        + "\n\n"
+        + python(
             "import soundfile",
             "import torch",
             "from espnet_ofa import OFAUpstream",
@@ -212,6 +227,7 @@ def _metadata(
         eval_results=results or None,
         language=about.language,
         license=about.license,
+        license_name=about.license_name,
         library_name="espnet",
         pipeline_tag=task,
         tags=[
@@ -243,40 +259,6 @@ def _card(
         f"{fence}yaml\n{text.strip()}\n{fence}\n\n</details>"
     )
     return "\n\n".join(parts) + "\n"
-
-
-def _asr_snippet(
-    config: Mapping[str, Any], rows: Sequence[Row], learned: Sequence[LearnedLam]
-) -> str:
-    """Decoding in the way that the results were got, as far as ESPnet can."""
-    setup = rows[0].stats.setup if rows else {}
-    options: dict[str, object] = {"beam_size": 5}
-    if config.get("decoder") is None:
-        options = {"beam_size": 1, "ctc_weight": 1.0}
-    if setup.get("search") == "beam":
-        options = {name: setup[name] for name in _SEARCH if name in setup}
-        # With CTC, ESPnet's own search fails where a constant bound exceeds the units;
-        # its default, as many tokens as units, is what CTC allows anyway.
-        if options.get("ctc_weight") != 0:
-            options.pop("maxlenratio", None)
-    given = "".join(f", {name}={value}" for name, value in options.items())
-    lam = 0.5
-    fixed = [row for row in rows if row.stats.lam is not None]
-    if fixed:
-        lam = min(fixed, key=lambda row: row.wer).stats.lam
-    own = "  # without it: the learned one" if learned else "  # 0: exact; 1: shortest"
-    # With espnet_model_zoo, which ESPnet's own loading needs.
-    return _install("espnet_ofa[espnet]") + _python(
-        "import soundfile",
-        "from espnet2.bin.asr_inference import Speech2Text",
-        "from espnet_ofa import set_lam",
-        "",
-        f'speech2text = Speech2Text.from_pretrained("{REPO}"{given})',
-        f"set_lam(speech2text.asr_model, {lam:.3g}){own}",
-        'speech, rate = soundfile.read("speech.wav")  # 16 kHz, mono',
-        "text, *_ = speech2text(speech)[0]",
-        "print(text)",
-    )
 
 
 def _setting(row: Row) -> str:
@@ -311,7 +293,7 @@ def _training(version: object, parameters: int, about: About) -> str:
     lines = [
         f"- data: {', '.join(about.datasets) or 'not told'}",
         f"- parameters: {parameters / 1e6:.2f} M",
-        f"- licence of the weights: {about.license}",
+        f"- licence of the weights: {about.license_name or about.license}",
     ]
     if version:
         lines.append(f"- espnet {version}")
@@ -359,11 +341,3 @@ def _data_limit(about: About) -> list[str]:
 
 def _bullets(lines: Sequence[str]) -> str:
     return "\n".join(f"- {line}" for line in lines)
-
-
-def _install(what: str) -> str:
-    return f'```sh\npip install "{what}"\n```\n\n'
-
-
-def _python(*lines: str) -> str:
-    return "\n".join(["```python", *lines, "```"])

@@ -20,15 +20,22 @@ FETCHING = {
 
 def find_fetches(config: Mapping[str, Any]) -> list[str]:
     """What of a recogniser's config fetches something, such as ``frontend: s3prl``."""
+    found = {role: config.get(role) for role in FETCHING}
     return [
-        f"{role}: {config[role]}"
-        for role, choices in FETCHING.items()
-        if config.get(role) in choices
-        and (config[role] != "fused" or "s3prl" in _fused(config))
+        f"{role}: {choice}"
+        for role, choice in found.items()
+        if isinstance(choice, str)
+        and choice in FETCHING[role]
+        and (choice != "fused" or "s3prl" in _fused(config))
     ]
 
 
-def _fused(config: Mapping[str, Any]) -> set[str]:
+def _fused(config: Mapping[str, Any]) -> list[object]:
     """Kinds of the frontends that ``frontend: fused`` puts side by side."""
-    conf = config.get("frontend_conf") or {}
-    return {part.get("frontend_type") for part in conf.get("frontends") or ()}
+    conf = config.get("frontend_conf")
+    parts = conf.get("frontends") if isinstance(conf, Mapping) else None
+    return [
+        part.get("frontend_type")
+        for part in (parts if isinstance(parts, list) else [])
+        if isinstance(part, Mapping)
+    ]

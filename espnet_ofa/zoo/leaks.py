@@ -3,35 +3,60 @@
 from __future__ import annotations
 
 import json
+import logging
 import re
 import socket
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml
 
-_LARGEST = 5_000_000  # bytes of what may be text; tables and configs are far smaller
+logger = logging.getLogger(__name__)
+
+# Numbers and pictures: of all other files every byte is searched.
+_BINARY = {".safetensors", ".pth", ".onnx", ".npz", ".png"}
+# These look like nothing else.
 _KINDS = re.compile(
-    r"\bhf_[A-Za-z0-9]{30,}\b|\bAKIA[0-9A-Z]{16}\b|\bgh[opsur]_[A-Za-z0-9]{30,}\b"
-    r"|\bgithub_pat_\w{20,}|\bglpat-[\w-]{20,}|\bsk-(?=[\w-]*\d)[\w-]{20,}"
+    r"\bhf_[A-Za-z0-9]{30,}\b|\b(?:AKIA|ASIA)[0-9A-Z]{16}\b|\bAIza[\w-]{35}"
+    r"|\bgh[opsur]_[A-Za-z0-9]{30,}\b|\bgithub_pat_\w{20,}|\bglpat-[\w-]{20,}"
+    r"|\bxox[a-z]-[\w-]{10,}|\bsk-(?=[\w-]*\d)[\w-]{20,}"
     r"|-----BEGIN [A-Z ]*PRIVATE KEY-----"
 )
-_SECRET = r"(?:api[_-]?key|token|secret|password)"
+# Nothing, or what a shell or a reader puts something in the place of.
+_VALUE = r"(?!(?:none|null|true|false)\b|[\"',;)}\]]|[$<{*])\S"
+_PASSWORD = (
+    r"(?:pass(?:word|wd|phrase)|secret|credentials?"
+    r"|(?:api|access|private|secret)[_-]?key)"
+)
+# These go by their names. A token is most often no secret, unless it is long.
 _NAMED = re.compile(
-    rf"{_SECRET}[\"']?\s*[=:]\s*\S{{16,}}|--[\w-]*{_SECRET}\s+\S{{16,}}",
+    rf"{_PASSWORD}[\"']?\s*[=:]\s*[\"']?{_VALUE}"
+    rf"|--[\w-]{{0,40}}{_PASSWORD}\s+[\"']?{_VALUE}"
+    r"|aws_secret\w*\W{1,4}[A-Za-z0-9/+]{40}"
+    r"|token[\"']?\s*[=:]\s*\S{16,}|--[\w-]{0,40}token\s+(?!\$)\S{16,}"
+    r"|authorization[\"']?\s*[=:]\s*[\"']?(?:bearer|basic|token)\s+[^\s$<{*]"
+    r"|\b[a-z][a-z0-9+.-]{0,20}://[^\s/:@\"']+:[^\s/@$<{*][^\s/@]*@",
     re.IGNORECASE,
 )
 # A token of the vocabulary may be any text.
 _VOCABULARY = "token_list"
 _VOCABULARY_FILES = {".model", ".vocab"}
-_FOLDED = re.compile(
-    r"<details><summary>config\.yaml</summary>.*?</details>", re.DOTALL
-)
+_FOLDED = ("<details><summary>config.yaml</summary>", "</details>")
+
+
+class _Piece(NamedTuple):
+    """A line or a setting, and where it stands."""
+
+    where: str
+    text: str
+    vocabulary: bool
 
 
 def refuse_secrets(folder: Path, names: Iterable[str] | None = None) -> None:
-    """Look for access tokens, passwords and private keys in every text.
+    """Look for access tokens, passwords and private keys in all but weights.
+
+    Logs what was not searched.
 
     Args:
         folder: to look through.
@@ -40,17 +65,17 @@ def refuse_secrets(folder: Path, names: Iterable[str] | None = None) -> None:
     Raises:
         ValueError: there is one; names file and key or line, and does not repeat it.
     """
-    for name, text in _texts(folder, names):
-        found = _find(name, text, _NAMED) if not _is_vocabulary(name) else None
-        found = found or _find(name, text, _KINDS)
-        if found is None and _KINDS.search(text):  # in the vocabulary or a folded one
-            found = "text"
-        if found is not None:
-            raise ValueError(
-                f"{folder / name}: {found} holds what looks like an access token, a "
-                "password or a private key; remove it where it came from, then pack "
-                "again"
-            )
+    names = _names(folder) if names is None else list(names)
+    for name in names:
+        for where, text, vocabulary in _pieces(folder / name):
+            if _KINDS.search(text) or (not vocabulary and _NAMED.search(text)):
+                raise ValueError(
+                    f"{folder / name}: {where} holds what looks like an access token, "
+                    "a password or a private key; remove it where it came from, then "
+                    "pack again"
+                )
+    if left := [name for name in names if _is_binary(Path(name))]:
+        logger.info(f"not searched for secrets, as not text: {', '.join(left)}")
 
 
 def refuse_places(folder: Path, exp_dir: str | Path) -> None:
@@ -60,14 +85,15 @@ def refuse_places(folder: Path, exp_dir: str | Path) -> None:
         ValueError: one is there; names file, key or line, and what was found.
     """
     pattern = _places(Path(exp_dir))
-    for name, text in _texts(folder, None):
-        found = None if _is_vocabulary(name) else _find(name, text, pattern)
-        if found is not None:
-            raise ValueError(
-                f"{name} of the package: {found} names a folder or the host of this "
-                "training, which nobody else should see; change it in the training's "
-                "config.yaml, its log or results, or give another --train_command"
-            )
+    for name in _names(folder):
+        for where, text, vocabulary in _pieces(folder / name):
+            if not vocabulary and pattern.search(text):
+                raise ValueError(
+                    f"{name} of the package: {where} names a folder or the host of "
+                    "this training, which nobody else should see; change it in the "
+                    "training's config.yaml, its log or results, or give another "
+                    "--train_command"
+                )
 
 
 def _places(exp_dir: Path) -> re.Pattern[str]:
@@ -88,62 +114,52 @@ def _places(exp_dir: Path) -> re.Pattern[str]:
     return re.compile("|".join(wanted) or "(?!)")
 
 
-def _texts(folder: Path, names: Iterable[str] | None) -> Iterator[tuple[str, str]]:
-    """Name and content of every file that is UTF-8."""
-    if names is None:
-        files = (path for path in folder.rglob("*") if path.is_file())
-        names = (path.relative_to(folder).as_posix() for path in files)
-        # The card last: it repeats what the others say.
-        names = sorted(names, key=lambda name: (name.endswith(".md"), name))
-    for name in names:
-        path = folder / name
-        if path.stat().st_size < _LARGEST:
-            try:
-                yield name, path.read_text(encoding="utf-8")
-            except UnicodeDecodeError:
-                continue
+def _names(folder: Path) -> list[str]:
+    """All files; the card last, as it repeats what the others say."""
+    files = (path for path in folder.rglob("*") if path.is_file())
+    names = (path.relative_to(folder).as_posix() for path in files)
+    return sorted(names, key=lambda name: (name.endswith(".md"), name))
 
 
-def _is_vocabulary(name: str) -> bool:
-    return Path(name).suffix in _VOCABULARY_FILES
+def _is_binary(path: Path) -> bool:
+    return path.suffix in _BINARY
 
 
-def _find(name: str, text: str, pattern: re.Pattern[str]) -> str | None:
-    """Key or line that matches; None if nothing does."""
-    for where, line in _lines(name, text):
-        if pattern.search(line):
-            return where
-    return None
-
-
-def _lines(name: str, text: str) -> Iterator[tuple[str, str]]:
-    """Where something stands, and what: keys of a config, else lines."""
-    suffix = Path(name).suffix
-    if suffix in {".yaml", ".json"}:
+def _pieces(path: Path) -> Iterator[_Piece]:
+    """Settings of a config, lines of all else, whatever their encoding."""
+    if _is_binary(path):
+        return
+    if path.suffix in {".yaml", ".json"}:
         try:
-            content = yaml.safe_load(text) if suffix == ".yaml" else json.loads(text)
-        except (ValueError, yaml.YAMLError):
+            text = path.read_text(encoding="utf-8")
+            content = (
+                yaml.safe_load(text) if path.suffix == ".yaml" else json.loads(text)
+            )
+        except (ValueError, yaml.YAMLError):  # a broken one: by lines
             pass
         else:
-            yield from _leaves(content, "")
+            yield from _leaves(content, "", False)
             return
-    if suffix == ".md":
-        # The card's copy of the config: line numbers stay, the vocabulary goes.
-        text = _FOLDED.sub(lambda found: "\n" * found[0].count("\n"), text)
-    for number, line in enumerate(text.splitlines(), 1):
-        yield f"line {number}", line
+    with path.open("rb") as file:
+        wide = file.read(2) in (b"\xff\xfe", b"\xfe\xff")
+    vocabulary = path.suffix in _VOCABULARY_FILES
+    with path.open(encoding="utf-16" if wide else "utf-8", errors="replace") as file:
+        for number, line in enumerate(file, 1):
+            if path.suffix == ".md":  # the config in the card is looked at as a file
+                start, end = (mark in line for mark in _FOLDED)
+                vocabulary = (vocabulary or start) and not end
+            yield _Piece(f"line {number}", line, vocabulary)
 
 
-def _leaves(value: Any, key: str) -> Iterator[tuple[str, str]]:
+def _leaves(value: Any, key: str, vocabulary: bool) -> Iterator[_Piece]:
     last = key.rsplit(".", 1)[-1]
-    if last == _VOCABULARY:
-        return
+    vocabulary = vocabulary or last == _VOCABULARY
     if isinstance(value, dict):
         for k, v in value.items():
-            yield key or str(k), str(k)
-            yield from _leaves(v, f"{key}.{k}" if key else str(k))
+            yield _Piece(key or str(k), str(k), vocabulary)
+            yield from _leaves(v, f"{key}.{k}" if key else str(k), vocabulary)
     elif isinstance(value, list):
         for item in value:
-            yield from _leaves(item, key)
+            yield from _leaves(item, key, vocabulary)
     else:
-        yield key, f"{last}: {value}"
+        yield _Piece(key, f"{last}: {value}", vocabulary)

@@ -24,10 +24,12 @@ import yaml
 from safetensors import SafetensorError
 from torch import Tensor
 
+from espnet_ofa.asr.package import META_NAME, config_text
 from espnet_ofa.checksums import (
     CHECKSUMS_NAME,
     NOT_LISTED,
     read_checksums,
+    sha256,
     write_checksums,
 )
 from espnet_ofa.files import no_room, write_file, write_text
@@ -53,19 +55,31 @@ from espnet_ofa.zoo.portable import (
     portable,
     strings,
 )
-from espnet_ofa.zoo.pull import META_NAME, read_yaml
+from espnet_ofa.zoo.pull import read_yaml
 from espnet_ofa.zoo.results import own_rows
 from espnet_ofa.zoo.weights import (
     load_packed,
     read_trained,
     save_safely,
     settle_lams,
+    uses_lam,
 )
 
 logger = logging.getLogger(__name__)
 
 RATE_NAME = "rate.json"
 HF_CONFIG_NAME = "config.json"  # for transformers, see espnet_ofa.interop
+HF_PREPROCESSOR_NAME = "preprocessor_config.json"
+# An upstream that wants normalised waveforms normalises them itself.
+_PREPROCESSOR = {
+    "feature_extractor_type": "Wav2Vec2FeatureExtractor",
+    "sampling_rate": 16000,
+    "feature_size": 1,
+    "do_normalize": False,
+    "return_attention_mask": True,
+    "padding_side": "right",
+    "padding_value": 0.0,
+}
 _AT_ROOT = (META_NAME, WEIGHTS_NAME, *NOT_LISTED)
 
 
@@ -116,7 +130,7 @@ def pack_asr(
     if bpemodel is not None:
         trained["bpemodel"] = str(bpemodel)
     about = _with_command(about, exp_dir)
-    rows = own_rows(exp_dir, source.name, decode_dirs, references)
+    rows = own_rows(exp_dir, source, decode_dirs, references)
     taken = {Path(text) for text in strings(trained)}
     clash = sorted(name for name in _AT_ROOT if Path(name) in taken)
     if clash:
@@ -129,7 +143,7 @@ def pack_asr(
         config, config_path = _lay_out(folder / free_name(name, taken), trained, source)
         model = load_packed(folder, state)
         learned = settle_lams(model, config)
-        _write_yaml(config_path, config)
+        write_text(config_path, config_text(config))
         _save(state, folder / WEIGHTS_NAME)
         report = None
         if rows:
@@ -139,7 +153,10 @@ def pack_asr(
         else:
             logger.warning(f"{exp_dir}: not decoded (stage 13): a card without results")
         parameters = sum(p.numel() for p in model.parameters())
-        card = asr_card(name, config, rows, learned, parameters, report, about)
+        card = asr_card(
+            *(name, config, rows, learned, parameters, report, about),
+            has_lam=uses_lam(model),
+        )
         _seal(folder, card, exp_dir)
     return Path(out_dir)
 
@@ -177,7 +194,7 @@ def pack_upstream(
     if home.name == "upstream":  # as pre-training leaves it, in its own folder
         home = home.parent
     about = _with_command(about, home)
-    facts = _read_rate(source / RATE_NAME)
+    facts = _read_rate(source / RATE_NAME, sha256(source / WEIGHTS_NAME))
     with _drafted(out_dir) as folder:
         config = upstream.config.to_dict()
         upstream.config.to_yaml(folder / CONFIG_NAME)
@@ -185,6 +202,7 @@ def pack_upstream(
             folder / HF_CONFIG_NAME,
             {"model_type": "ofa", "architectures": ["OFAModel"], **config},
         )
+        _write_json(folder / HF_PREPROCESSOR_NAME, _PREPROCESSOR)
         shutil.copyfile(source / WEIGHTS_NAME, folder / WEIGHTS_NAME)
         if facts is not None:
             _write_json(folder / RATE_NAME, facts)
@@ -316,8 +334,8 @@ def _save(state: dict[str, Tensor], path: Path) -> None:
         raise OSError(f"{path}: cannot be written ({e})") from e
 
 
-def _read_rate(path: Path) -> dict[str, Any] | None:
-    """``rate.json`` without folders; None if there is none."""
+def _read_rate(path: Path, weights: str) -> dict[str, Any] | None:
+    """``rate.json`` without folders; None if there is none for weights of that sum."""
     if not path.is_file():
         return None
     try:
@@ -328,6 +346,12 @@ def _read_rate(path: Path) -> dict[str, Any] | None:
             f"{path}: expected the frame periods that recipe stage 8 measures, found "
             f"something else ({type(e).__name__}: {e}); remove it or measure again"
         ) from e
+    if facts.get("model_sha256") != weights:
+        logger.warning(
+            f"{path}: measured with other weights than {WEIGHTS_NAME} beside it; left "
+            "out of the package. Measure again (recipe stage 8) to have it there"
+        )
+        return None
     return facts
 
 
@@ -369,18 +393,16 @@ def _lay_out(
     bpemodel = config.get("bpemodel")
     if bpemodel and (home.parent / bpemodel).is_file():
         files["bpemodel"] = bpemodel
-    _write_yaml(config_path, config)
-    _write_yaml(
-        home.parent / META_NAME,
-        {  # as espnet2.bin.pack writes it
-            "yaml_files": {"asr_train_config": f"{home.name}/{CONFIG_NAME}"},
-            "files": files,
-            "timestamp": source.stat().st_mtime,
-            "python": sys.version,
-            "torch": str(torch.__version__),
-            "espnet": config.get("version"),  # that trained
-        },
-    )
+    write_text(config_path, config_text(config))
+    meta = {  # as espnet2.bin.pack writes it
+        "yaml_files": {"asr_train_config": f"{home.name}/{CONFIG_NAME}"},
+        "files": files,
+        "timestamp": source.stat().st_mtime,
+        "python": sys.version,
+        "torch": str(torch.__version__),
+        "espnet": config.get("version"),  # that trained
+    }
+    write_text(home.parent / META_NAME, yaml.safe_dump(meta, sort_keys=False))
     return config, config_path
 
 
@@ -398,11 +420,6 @@ def _with_command(about: About | None, exp_dir: Path) -> About:
                     about = replace(about, command=line[2:].strip())
                     break
     return replace(about, command=hide_folders(about.command or "") or None)
-
-
-def _write_yaml(path: Path, content: object) -> None:
-    text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
-    write_text(path, text)
 
 
 def _write_json(path: Path, content: object) -> None:

@@ -12,12 +12,14 @@ from huggingface_hub import (
     ModelCard,
     errors,
 )
+from huggingface_hub.utils import get_session, hf_raise_for_status
 
 from espnet_ofa.checksums import CHECKSUMS_NAME, NOT_LISTED, read_checksums, verify
 from espnet_ofa.hub import HUB_ID
 from espnet_ofa.hub.errors import explained
-from espnet_ofa.zoo.card import CARD_NAME, REPO
+from espnet_ofa.zoo.card import CARD_NAME
 from espnet_ofa.zoo.leaks import refuse_secrets
+from espnet_ofa.zoo.usage import REPO
 
 
 def publish(
@@ -69,6 +71,7 @@ def publish(
         _print_plan(folder, names, address, card, revision, private)
         return address
     with explained(repo_id, address=address):
+        _ask_the_hub(api, folder / CARD_NAME, card)
         there = _open_repo(api, repo_id, revision, private, exist_ok)
         content: dict[str, Path | bytes] = {name: folder / name for name in names}
         content[CARD_NAME] = card.encode()
@@ -112,8 +115,28 @@ def packed_files(folder: str | Path) -> list[str]:
     return names
 
 
+def _ask_the_hub(api: HfApi, path: Path, card: str) -> None:
+    """Its own checks of the metadata, before anything is made there.
+
+    They are asked for here, as ``ModelCard.validate`` of older clients does not know
+    ``HF_ENDPOINT``.
+    """
+    response = get_session().post(
+        f"{api.endpoint}/api/validate-yaml",
+        json={"content": card, "repoType": "model"},
+        headers={"Accept": "text/plain"},
+    )
+    if response.status_code == 400:
+        raise ValueError(
+            f"{path}: the hub does not accept its metadata, found "
+            f"{' '.join(response.text.split())[:500]}; mend it, or pack again with "
+            "other options. Nothing was uploaded"
+        )
+    hf_raise_for_status(response)
+
+
 def _check_card(path: Path, text: str) -> None:
-    """See that the client can read it; the hub's own checks come with the commit."""
+    """See that the client can read it."""
     try:
         ModelCard(text)
     except (ValueError, TypeError, KeyError, AttributeError, yaml.YAMLError) as e:

@@ -5,8 +5,9 @@ espnet_model_zoo up to 0.1.7 edits the config it has downloaded, replacing *ever
 string that equals a packed path, and compares no checksum. Here the download stays as
 it is, is compared with its checksums, and only what names a packed file is resolved.
 
-ESPnet also unpickles checkpoints, which runs whatever code is in them. Here every
-checkpoint is read as weights alone before ESPnet sees it.
+ESPnet also unpickles checkpoints, which runs whatever code is in them. Here weights
+come from ``model.safetensors``; where a package has none, every checkpoint is read as
+weights alone before ESPnet sees it.
 """
 
 from __future__ import annotations
@@ -19,24 +20,31 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
 import yaml
 from torch import Tensor
 
+from espnet_ofa.asr.package import META_NAME
 from espnet_ofa.checksums import CHECKSUMS_NAME, is_inside, read_checksums
+from espnet_ofa.files import no_room
 from espnet_ofa.hub import pull
 from espnet_ofa.plugin import register
 from espnet_ofa.upstream import set_lam
+from espnet_ofa.upstream.checkpoint import WEIGHTS_NAME
 from espnet_ofa.upstream.importers.source import read_weights
 
 if TYPE_CHECKING:
     from espnet2.bin.asr_inference import Speech2Text
 
-__all__ = ["load_asr", "pull", "speech2text_options"]
-
-META_NAME = "meta.yaml"
-_META_KEYS = ("yaml_files", "files")
-# Arguments of Speech2Text that are files, and no checkpoints of torch.
-_NO_CHECKPOINT = {"bpemodel", "ngram_file", "prompt_token_file"}
+# Arguments of Speech2Text that are files, as meta.yaml has them.
+_META_KEYS = {
+    "yaml_files": {"asr_train_config", "lm_train_config"},
+    "files": {
+        *("asr_model_file", "lm_file"),  # checkpoints of torch
+        *("bpemodel", "ngram_file", "prompt_token_file"),
+    },
+}
+_CHECKPOINTS = ("asr_model_file", "lm_file")
 
 
 def load_asr(
@@ -65,10 +73,10 @@ def load_asr(
             than weights, which is not run, or that lacks, adds or misshapes some;
             ``lam`` where nothing compresses.
     """
-    folder = pull(
+    folder = pull_asr(
         name, cache_dir=cache_dir, revision=revision, offline=offline, token=token
     )
-    with _packed(folder) as (packed, states):
+    with _packed(folder) as (packed, state, source):
         register()
         from espnet2.bin.asr_inference import Speech2Text  # takes 10 s
 
@@ -76,12 +84,26 @@ def load_asr(
 
         defaults = _search_defaults(Speech2Text, packed["asr_train_config"])
         speech2text = Speech2Text(**{**packed, **defaults, **options})
-        path = packed["asr_model_file"]
         quantized = bool(options.get("quantize_asr_model"))
-        check_recogniser(speech2text, states[path], path, quantized)
+        check_recogniser(speech2text, state, str(source), quantized)
     if lam is not None:
         set_lam(speech2text.asr_model, lam)
     return speech2text
+
+
+def pull_asr(name: str | Path, **options: Any) -> Path:
+    """Folder of a packed recogniser, without pickled weights where it can do without.
+
+    Args:
+        name: see :func:`espnet_ofa.hub.pull`, also for the options and errors.
+        **options: ``cache_dir``, ``revision``, ``offline`` and ``token``.
+    """
+    folder = pull(name, without="*.pth", **options)
+    _, files = _read_meta(folder)
+    needed = [path for key, path in files.items() if key != "asr_model_file"]
+    if all(path.is_file() for path in (folder / WEIGHTS_NAME, *needed)):
+        return folder
+    return pull(name, **options)  # of espnet2.bin.pack, or with a language model
 
 
 def _search_defaults(speech2text: Any, config_path: str) -> dict[str, Any]:
@@ -122,28 +144,94 @@ def read_yaml(path: Path) -> dict[str, Any]:
 def speech2text_options(folder: Path) -> Iterator[dict[str, str]]:
     """What ``Speech2Text`` needs to load a packed folder, as long as the block runs.
 
-    Checkpoints have then been found to be weights alone: ESPnet may unpickle them.
+    Checkpoints hold weights alone then: ESPnet may unpickle them.
 
     Args:
         folder: with ``meta.yaml``, as ``espnet2.bin.pack`` lays it out.
 
     Yields:
-        Names of arguments and paths; configs are copies in which paths are absolute.
+        Names of arguments and paths; configs are copies in which paths are absolute,
+        and so is the checkpoint where there is ``model.safetensors``, which ESPnet
+        cannot read.
 
     Raises:
         FileNotFoundError: no ``meta.yaml``, or a file it names is missing.
+        OSError: no room for the copies.
         ValueError: ``meta.yaml`` is not what ESPnet packs, a config is no YAML, or a
             checkpoint is more than weights; from the block, weights of another shape.
     """
-    with _packed(folder) as (options, _):
+    with _packed(folder) as (options, _, _):
         yield options
 
 
 @contextmanager
-def _packed(
-    folder: Path,
-) -> Iterator[tuple[dict[str, str], dict[str, dict[str, Tensor]]]]:
-    """Options as above, and the weights in each checkpoint among them, by its path."""
+def _packed(folder: Path) -> Iterator[tuple[dict[str, str], dict[str, Tensor], Path]]:
+    """Options as above, the recogniser's weights, and the file they are from."""
+    configs, files = _read_meta(folder)
+    sources = {key: files[key] for key in _CHECKPOINTS if key in files}
+    if (folder / WEIGHTS_NAME).is_file():
+        sources["asr_model_file"] = folder / WEIGHTS_NAME
+    for path in {**configs, **files, **sources}.values():
+        if not path.is_file():
+            raise FileNotFoundError(
+                f"{path}: {META_NAME} names it, found no such file; get the model "
+                "again, all of it"
+            )
+    used = [*configs.values(), *({**files, **sources}).values()]
+    _check_listed(folder, [path.relative_to(folder).as_posix() for path in used])
+    try:
+        states = {key: read_weights(path) for key, path in sources.items()}
+    except ValueError as e:
+        raise ValueError(
+            f"{e}. Get it again, or ask its author for a checkpoint of tensors alone"
+        ) from e
+    state, source = states["asr_model_file"], sources["asr_model_file"]
+    with tempfile.TemporaryDirectory(prefix="espnet_ofa_") as scratch:
+        options = {name: str(path) for name, path in files.items()}
+        try:
+            for name, path in configs.items():
+                config = _absolute(read_yaml(path), folder.absolute())
+                copy = Path(scratch, f"{name}.yaml")
+                copy.write_text(yaml.safe_dump(config), encoding="utf-8")
+                options[name] = _as_old_as(path, copy)
+            if source.name == WEIGHTS_NAME:
+                copy = Path(scratch, files["asr_model_file"].name)
+                with copy.open("wb") as file:
+                    torch.save(state, file)
+                options["asr_model_file"] = _as_old_as(source, copy)
+        except (OSError, RuntimeError) as e:  # torch puts its own over the system's
+            if not no_room(e.__context__ or e):
+                raise
+            raise OSError(
+                f"{folder}: no room for a copy of it in {scratch} ({e}). Free some, or "
+                "choose another disk with TMPDIR"
+            ) from e
+        try:
+            yield options, state, source
+        except RuntimeError as e:
+            if "loading state_dict" not in str(e):
+                raise
+            raise ValueError(
+                f"{', '.join(map(str, sources.values()))} does not fit the config it "
+                f"is packed with: {' '.join(str(e).split())[:500]}. Pack the model "
+                "again (recipe stage 14)"
+            ) from e
+
+
+def _as_old_as(original: Path, copy: Path) -> str:
+    """Age ``copy``: results are not taken for older than their model."""
+    status = original.stat()
+    os.utime(copy, ns=(status.st_atime_ns, status.st_mtime_ns))
+    return str(copy)
+
+
+def _read_meta(folder: Path) -> tuple[dict[str, Path], dict[str, Path]]:
+    """Configs and other files that ``meta.yaml`` names, by argument.
+
+    Raises:
+        FileNotFoundError: there is none.
+        ValueError: it is not what ESPnet packs.
+    """
     meta_path = folder / META_NAME
     if not meta_path.is_file():
         raise FileNotFoundError(
@@ -159,68 +247,33 @@ def _packed(
         for part in parts
         if isinstance(part, dict) and all(isinstance(v, str) for v in part.values())
     ]
-    # A checkpoint among the configs would not be looked at; without one ESPnet would
-    # keep random weights.
-    if (
-        len(known) < len(parts)
-        or not all(key.endswith("_config") for key in known[0])
-        or not ("asr_train_config" in known[0] and "asr_model_file" in known[1])
+    # Without a checkpoint ESPnet would keep random weights.
+    if len(known) < len(parts) or not (
+        "asr_train_config" in known[0] and "asr_model_file" in known[1]
     ):
         raise ValueError(
             f"{meta_path}: expected mappings {' and '.join(_META_KEYS)} of arguments "
             "and paths, asr_train_config and asr_model_file among them, found "
             f"{str(meta)[:200]}. Pack the model again (recipe stage 14)"
         )
-    _check_names(folder, [name for part in known for name in part.values()])
-    configs, files = ({k: folder / v for k, v in part.items()} for part in known)
-    for path in [*configs.values(), *files.values()]:
-        if not path.is_file():
-            raise FileNotFoundError(
-                f"{path}: {META_NAME} names it, found no such file; get the model "
-                "again, all of it"
-            )
-    checkpoints = [path for k, path in files.items() if k not in _NO_CHECKPOINT]
-    try:
-        states = {str(path): read_weights(path) for path in checkpoints}
-    except ValueError as e:
-        raise ValueError(
-            f"{e}. Get it again, or ask its author for a checkpoint of tensors alone"
-        ) from e
-    with tempfile.TemporaryDirectory(prefix="espnet_ofa_") as scratch:
-        options = {name: str(path) for name, path in files.items()}
-        for name, path in configs.items():
-            config = read_yaml(path)
-            copy = Path(scratch, f"{name}.yaml")
-            text = yaml.safe_dump(_absolute(config, folder.absolute()))
-            copy.write_text(text, encoding="utf-8")
-            # As old as the original: results are not taken for older than their model.
-            status = path.stat()
-            os.utime(copy, ns=(status.st_atime_ns, status.st_mtime_ns))
-            options[name] = str(copy)
-        try:
-            yield options, states
-        except RuntimeError as e:
-            if "loading state_dict" not in str(e):
-                raise
+    for (title, keys), part in zip(_META_KEYS.items(), known, strict=True):
+        if unknown := sorted(map(str, {*part} - keys)):
             raise ValueError(
-                f"{', '.join(states)} does not fit the config it is packed with: "
-                f"{' '.join(str(e).split())[:500]}. Pack the model again (recipe "
-                "stage 14)"
-            ) from e
-
-
-def _check_names(folder: Path, names: list[str]) -> None:
-    """Files that ``meta.yaml`` names are in the package, and have been compared.
-
-    Raises:
-        ValueError: one is outside of ``folder``, or not in its ``checksums.json``.
-    """
-    outside = [name for name in names if not is_inside(name)]
-    if outside:
+                f"{meta_path}: expected of {title} only {', '.join(sorted(keys))}, "
+                f"found {', '.join(unknown)}. Pack the model again (recipe stage 14)"
+            )
+    names = [name for part in known for name in part.values()]
+    if outside := [name for name in names if not is_inside(name)]:
         raise ValueError(
-            f"{folder / META_NAME}: expected names of files in its folder, found "
+            f"{meta_path}: expected names of files in its folder, found "
             f"{', '.join(map(repr, outside))}; do not use this package"
         )
+    configs, files = ({k: folder / v for k, v in part.items()} for part in known)
+    return configs, files
+
+
+def _check_listed(folder: Path, names: list[str]) -> None:
+    """See that files have been compared: ``checksums.json``, if there, lists them."""
     if (folder / CHECKSUMS_NAME).is_file():
         unlisted = sorted({*names} - {*read_checksums(folder)})
         if unlisted:

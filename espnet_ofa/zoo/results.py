@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from espnet_ofa.checksums import sha256
 from espnet_ofa.report.tradeoff import Row, collect_rows, find_decode_dirs
 from espnet_ofa.zoo.portable import hide_folders
 
@@ -15,18 +16,15 @@ logger = logging.getLogger(__name__)
 
 def own_rows(
     exp_dir: Path,
-    checkpoint: str,
+    checkpoint: Path,
     decode_dirs: Sequence[str | Path] | None = None,
     references: Mapping[str, str] | None = None,
 ) -> list[Row]:
     """Results of one checkpoint, without the paths of where it was decoded.
 
-    A result is its own if it was decoded with a file of that name in a folder of the
-    training's name: relative paths and moved recipes leave no more to compare.
-
     Args:
         exp_dir: folder of the training.
-        checkpoint: name of the file in it.
+        checkpoint: results that were decoded with this very content are its own.
         decode_dirs: where to look; by default everywhere below ``exp_dir``.
         references: test set -> Kaldi text file, where it is not where it was.
 
@@ -39,22 +37,26 @@ def own_rows(
             decode_dirs = find_decode_dirs(exp_dir)
         except FileNotFoundError:
             return []
-    # A link to the folder may have been decoded with, too.
-    own = [(path.name, checkpoint) for path in (exp_dir.absolute(), exp_dir.resolve())]
+    own = sha256(checkpoint)
     rows = []
     for folder in map(Path, decode_dirs):
         for row in collect_rows(folder.name, folder, references):
-            model = Path(str(row.stats.setup.get("model", "an unnamed model")))
-            if (model.parent.name, model.name) not in own:
+            setup = dict(row.stats.setup)
+            model = setup.pop("model", "an unnamed model")
+            if row.stats.model_sha256 != own:
                 logger.warning(
-                    f"{folder}: results of {model}, not of {exp_dir / checkpoint}; "
-                    "left out of the card"
+                    f"{folder}: results of {model} with {_sum(row.stats.model_sha256)},"
+                    f" not of {checkpoint} with {_sum(own)}; left out of the card. "
+                    "Remove that folder and decode again (stage 13) to have them on it"
                 )
                 continue
             setup = {
                 k: hide_folders(v) if isinstance(v, str) else v
-                for k, v in row.stats.setup.items()
-                if k != "model"
+                for k, v in setup.items()
             }
             rows.append(replace(row, stats=replace(row.stats, setup=setup)))
     return rows
+
+
+def _sum(found: str | None) -> str:
+    return "no checksum" if found is None else f"sha256 {found[:12]}"

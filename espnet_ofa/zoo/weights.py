@@ -67,6 +67,14 @@ def settle_lams(model: nn.Module, config: dict[str, Any]) -> list[LearnedLam]:
     return found
 
 
+def uses_lam(model: nn.Module) -> bool:
+    """Whether any part of the model compresses by lambda."""
+    from espnet_ofa.asr.adapter import Adapter
+
+    parts = (module for module in model.modules() if isinstance(module, Adapter))
+    return any(part.policy.used for part in parts)
+
+
 def save_safely(state: dict[str, Tensor], path: Path) -> None:
     """Save as safetensors."""
     # Cloned: safetensors refuses tensors that share memory, such as tied embeddings.

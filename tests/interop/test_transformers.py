@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 pytest.importorskip("transformers")
-from transformers import AutoConfig, AutoModel  # noqa: E402
+from transformers import AutoConfig, AutoFeatureExtractor, AutoModel  # noqa: E402
 
 from espnet_ofa import OFAUpstream, set_lam  # noqa: E402
 from espnet_ofa.checksums import write_checksums  # noqa: E402
@@ -71,6 +71,32 @@ def test_equal_to_the_bit(packed, upstream, batch, lam):
     model = AutoModel.from_pretrained(packed)
     assert type(model) is OFAModel and not model.training
     assert_same(model, upstream, batch, lam)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("normalize", [False, True])
+def test_the_feature_extractor_that_is_published(normalize, tmp_path):
+    """It pads; an upstream that wants normalised waveforms normalises them itself."""
+    upstream = OFAUpstream(
+        UpstreamConfig.from_dict({**TINY, "normalize_wave": normalize})
+    )
+    upstream.eval().save_pretrained(tmp_path / "upstream")
+    packed = pack_upstream(tmp_path / "upstream", tmp_path / "packed")
+    waves = [torch.randn(9000) + 0.5, 3 * torch.randn(5000)]
+    extract = AutoFeatureExtractor.from_pretrained(packed)
+    found = extract(
+        [wave.numpy() for wave in waves],
+        sampling_rate=16000,
+        padding=True,
+        return_tensors="pt",
+    )
+    model = AutoModel.from_pretrained(packed)
+    out = model(**found, lam=0.6)
+    padded = torch.nn.utils.rnn.pad_sequence(waves, batch_first=True)
+    expected = upstream(padded, torch.tensor([9000, 5000]), lam=0.6)
+    assert torch.equal(out.last_hidden_state, expected.hidden_states[-1])
+    with pytest.raises(ValueError, match="sampling rate"):
+        extract(waves[0].numpy(), sampling_rate=8000)
 
 
 def test_every_way_to_name_it(packed, upstream, batch, tmp_path):
@@ -172,7 +198,7 @@ def test_keys_are_strict(packed, tmp_path):
     with pytest.raises(ValueError, match=r"model\.safetensors: expected \d+ bytes"):
         AutoModel.from_pretrained(folder)
     write_checksums(folder)
-    with pytest.raises(ValueError, match=r"missing: project\.bias; unexpected: surp"):
+    with pytest.raises(ValueError, match=r"missing: project\.bias; 1 unexpected: surp"):
         AutoModel.from_pretrained(folder)
 
 

@@ -188,9 +188,9 @@ def test_data_depend_on_code_and_corpus(recipe, tmp_path):
 
 
 def test_systems_that_are_left_out_are_named(recipe, tmp_path):
-    """Neither what is half trained nor what started from another CTC model."""
+    """Neither what is half trained nor what started from another model."""
     write, run = recipe
-    for name in ("ctc", "s2s", "adaptive"):
+    for name in ("ctc", "s2s", "adaptive", "joint"):
         write(f"exp/{name}/.done", "")
         write(f"exp/{name}/.from", "conf.yaml 1 2\n")
         write(f"exp/{name}/valid.pth", "x\n")
@@ -198,24 +198,60 @@ def test_systems_that_are_left_out_are_named(recipe, tmp_path):
         asr_exp="exp/ctc", s2s_exp="exp/s2s", adaptive_configs="conf/adaptive.yaml",
         inference_asr_model="valid.pth", inference_s2s_model="valid.pth",
         inference_config="c", s2s_inference_config="c", inference_lams="0 1",
-        s2s_inference_lams="0", expdir="exp",
+        s2s_inference_lams="0", expdir="exp", s2s_adaptive_configs="conf/joint.yaml",
     )  # fmt: skip
-    names = "config_name() { echo adaptive; }; adaptive_exp() { echo exp/adaptive; }"
+    names = 'config_name() { basename "$1" .yaml; }\n'
+    names += 'adaptive_exp() { echo "exp/$(config_name "$1")"; }'
 
     def found():
         done = run(f"{names}\nsystems", **options)
         assert done.returncode == 0, done.stderr
         return [line.split("\t")[0] for line in done.stdout.splitlines()], done.stderr
 
-    assert found() == (["ctc", "s2s", "adaptive"], "")
-    assert run("to_train exp/s2s exp/ctc/valid.pth", overwrite="true").returncode == 0
-    assert found()[0] == ["ctc", "adaptive"]
-    assert "s2s is left out: exp/s2s is not finished" in found()[1]
-    write("exp/s2s/.done", "")
-    assert found() == (["ctc", "s2s", "adaptive"], "")
+    everything = ["ctc", "s2s", "adaptive", "joint"]
+    assert found() == (everything, "")
+    for model, start in (("s2s", "ctc"), ("joint", "s2s")):
+        begin = f"to_train exp/{model} exp/{start}/valid.pth"
+        assert run(begin, overwrite="true").returncode == 0
+        assert found()[0] == [name for name in everything if name != model]
+        assert f"{model} is left out: exp/{model} is not finished" in found()[1]
+        write(f"exp/{model}/.done", "")
+        assert found() == (everything, "")
+    write("exp/s2s/valid.pth", "trained again\n")
+    assert found()[0] == ["ctc", "s2s", "adaptive"]
+    assert "exp/s2s/valid.pth is no longer what exp/joint started from" in found()[1]
     write("exp/ctc/valid.pth", "trained again\n")
     assert found()[0] == ["ctc", "adaptive"]
     assert "exp/ctc/valid.pth is no longer what exp/s2s started from" in found()[1]
+
+
+@pytest.mark.parametrize(
+    ("name", "files"),
+    [
+        ("ctc", ["valid.pth", "config.yaml", "train.log", "dec/lam0/test/stats.json"]),
+        ("ssl", ["upstream/model.safetensors", "train.log"]),
+    ],
+)
+def test_a_package_depends_on_all_that_is_in_it(recipe, name, files):
+    write, run = recipe
+    files = [f"exp/{file}" for file in files] + ["bpe.model"] * (name == "ctc")
+    for file in files:
+        write(file, "x\n")
+    options = dict(
+        hf_license="mit", hf_datasets="", lang="en", pack_onnx="auto",
+        bpemodel="bpe.model", name=name,
+    )  # fmt: skip
+    script = """
+        mapfile -t inputs < <(pack_inputs "${name}" exp valid.pth)
+        if to_do exp/packed "${inputs[@]}"; then finish exp/packed; fi
+    """
+    assert run(script, **options).returncode == 0
+    assert "finished before" in run(script, **options).stdout
+    for file in files:
+        write(file, "y\n")
+        again = run(script, **options)
+        assert f"now: {file}" in again.stderr, again.stderr
+        assert "finished before" in run(script, **options).stdout
 
 
 def test_missing_checkpoint(recipe):

@@ -78,9 +78,10 @@ def test_ctc_rows_by_lambda(finished):
 
 def test_other_systems(finished):
     assert len(rows(finished[0], "s2s")) == 2
-    (adaptive,) = rows(finished[0], "adaptive_price")
-    assert adaptive["adaptive"] == "True"
-    assert 0 < float(adaptive["lambda"]) < 1
+    for system in ("adaptive_price", "s2s_adaptive"):
+        (adaptive,) = rows(finished[0], system)
+        assert adaptive["adaptive"] == "True"
+        assert 0 < float(adaptive["lambda"]) < 1
 
 
 def test_upstream_is_exported_with_its_rate(finished):
@@ -196,6 +197,9 @@ def test_packed_models(finished):
     names = zipfile.ZipFile(packed).namelist()
     for ending in ("meta.yaml", "config.yaml", ".pth", "bpe.model"):
         assert any(name.endswith(ending) for name in names), names
+    card = (packed.with_name("model") / "README.md").read_text().split("\n---\n")[0]
+    assert "model-index" in card  # its results are those of this checkpoint
+    assert "datasets:" not in card  # nobody said which
     options = [
         "--skip_upload_hf",
         "false",

@@ -1,7 +1,9 @@
 """Decoding with a tiny ESPnet model: what is written, and whether it is true."""
 
 import logging
+import os
 import re
+import shutil
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -20,6 +22,7 @@ import yaml  # noqa: E402
 from espnet2.tasks.asr import ASRTask  # noqa: E402
 
 from espnet_ofa.bin import asr_inference, report, ssl_align  # noqa: E402
+from espnet_ofa.checksums import sha256  # noqa: E402
 from espnet_ofa.data.alignments import read_alignments  # noqa: E402
 from espnet_ofa.data.kaldi_dir import DataDir  # noqa: E402
 from espnet_ofa.data.table import DataError  # noqa: E402
@@ -329,6 +332,25 @@ def test_what_is_decoded_is_not_decoded_again(space, grid, caplog):
         run(space, space.fixed, "grid", *options, other)
         assert marker.stat().st_mtime_ns > before
         before = marker.stat().st_mtime_ns
+
+
+def test_results_tell_their_model(space, grid, tmp_path):
+    """By content: an older file may take the place of the one that was decoded with."""
+    config, model = space.fixed
+    path = Path(model.partition("=")[2])
+    moved = tmp_path / "other.pth"
+    shutil.copy2(path, moved)
+    options = ["--lam=0", *greedy_options(space)]
+    out = run(space, [config, f"--asr_model_file={moved}"], "moved", *options)
+    first = load_stats(out / "lam0" / "test")
+    assert first.model_sha256 == sha256(path)
+    assert first.model_sha256 == load_stats(grid / "lam0" / "test").model_sha256
+    state = torch.load(path, weights_only=True)
+    state["ctc.ctc_lo.bias"] += 1
+    torch.save(state, moved)
+    os.utime(moved, (0, 0))
+    run(space, [config, f"--asr_model_file={moved}"], "moved", *options)
+    assert load_stats(out / "lam0" / "test").model_sha256 == sha256(moved)
 
 
 def test_report_of_a_real_grid(space, grid, capsys):

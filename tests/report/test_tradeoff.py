@@ -65,6 +65,9 @@ def test_jobs_add_up():
     assert (total.infeasible, total.frames) == (2, None)
     with pytest.raises(ValueError, match="cannot add up b at lambda 0.5"):
         merge_stats([half, DecodeStats("b", 0.5)])
+    other = DecodeStats("a", 0.5, model_sha256="ab")  # trained anew in between
+    with pytest.raises(ValueError, match="cannot add up a at .* of model ab and"):
+        merge_stats([half, other])
     with pytest.raises(ValueError, match="at least one"):
         merge_stats([])
 

@@ -93,8 +93,12 @@ def test_the_hub_s_checks_can_fail(metadata):
 
 
 def test_what_the_hub_would_refuse_is_not_packed():
-    with pytest.raises(ValueError, match="licence 'CC BY 4.0': expected the hub's"):
-        About(license="CC BY 4.0")
+    for name in ("CC BY 4.0", "cc-by"):
+        message = f"licence '{name}': expected the hub's .*cc-by-4.0.*--license_name"
+        with pytest.raises(ValueError, match=message):
+            About(license=name)
+    with pytest.raises(ValueError, match="'Mine' goes with licence other, found mit"):
+        About(license="mit", license_name="Mine")
     with pytest.raises(ValueError, match="dataset 'Libri Speech': expected an id"):
         About(datasets=("an4", "Libri Speech"))
 
@@ -116,6 +120,41 @@ def test_the_snippet_decodes_as_measured():
     assert '"USER/NAME", beam_size=3, ctc_weight=0.7)' in text
     text = card([row(0.3, 2, {**BEAM, "ctc_weight": 0.0})], config=config).content
     assert '"USER/NAME", beam_size=3, ctc_weight=0.0, maxlenratio=-90.0)' in text
+
+
+def test_the_command_is_that_of_the_results():
+    text = card([row(0.3, 2), row(0.7, 1)]).content
+    start = "python -m espnet_ofa.bin.asr_inference --model_tag USER/NAME"
+    assert start in text and "data/test --lam 0.7 \\\n    --search greedy\n" in text
+    assert "goes by prefixes" in text
+    config = {**CONFIG, "decoder": "rnn"}
+    text = card([row(0.3, 2, BEAM)], config=config).content
+    search = "--beam_size 3 --ctc_weight 0.7 --maxlenratio -90.0"
+    assert f"--lam 0.3 \\\n    {search}\n" in text and "prefixes" not in text
+    assert "--beam_size 5 --maxlenratio -200" in card(config=config).content
+
+
+def test_no_lambda_where_there_is_none():
+    squeezed = row(None, 1, squeeze="2,1,2")
+    for rows in ([squeezed], []):
+        text = asr_card("x", CONFIG, rows, (), 1, None, About(), has_lam=False)
+        assert "set_lam" not in text and "--lam" not in text
+        assert ("--squeeze 2,1,2" in text) == bool(rows)
+        assert ('set_squeeze(speech2text.asr_model, "2,1,2")' in text) == bool(rows)
+        assert ("import set_squeeze" in text) == bool(rows)
+
+
+def test_what_espnet_compares_is_told():
+    assert "So does ESPnet's own way" not in card().content
+    config = {**CONFIG, "encoder": "ofa"}
+    assert "So does ESPnet's own way" in card(config=config).content
+
+
+def test_a_licence_without_a_name_on_the_hub():
+    made = card(about=About(license="other", license_name="Mine 1"))
+    data = made.data.to_dict()
+    assert (data["license"], data["license_name"]) == ("other", "Mine 1")
+    assert list(card_errors(data)) == [] and "weights: Mine 1" in made.content
 
 
 def test_limits_are_those_that_were_met():

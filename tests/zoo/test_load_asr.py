@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 import shutil
 from pathlib import Path
@@ -16,6 +17,7 @@ import soundfile  # noqa: E402
 import torch  # noqa: E402
 import yaml  # noqa: E402
 from espnet2.tasks.asr import ASRTask  # noqa: E402
+from safetensors.torch import load_file, save_file  # noqa: E402
 from test_docs import blocks  # noqa: E402
 from tiny import UPSTREAM  # noqa: E402
 
@@ -85,7 +87,11 @@ def test_the_ways_of_the_page(packed, speech, hub, tmp_path, monkeypatch):
     found = [code for code in blocks("python") if "load_asr" in code]
     assert len(found) == 1
     names: dict = {"speech": speech}
+    hub.requests.clear()
     exec(found[0], names)
+    fetched = [path for method, path, *_ in hub.requests if method == "GET"]
+    assert any("model.safetensors" in path for path in fetched)
+    assert not any(".pth" in path for path in fetched)
     lines = "".join(blocks("sh")).replace("\\\n", " ").splitlines()
     (line,) = [line for line in lines if "asr_inference" in line]
     asr_inference.main(shlex.split(line)[3:])
@@ -95,14 +101,48 @@ def test_the_ways_of_the_page(packed, speech, hub, tmp_path, monkeypatch):
     assert isinstance(names["text"], str)
 
 
+def test_the_command_of_the_card(packed, speech, hub, tmp_path, monkeypatch):
+    """From the published card, as shown."""
+    publish(packed, "user/tiny")
+    monkeypatch.chdir(tmp_path)
+    soundfile.write("speech.wav", speech, 16000, subtype="FLOAT")
+    Path("data/test").mkdir(parents=True)
+    Path("data/test/wav.scp").write_text("u speech.wav\n")
+    card = hub.files("user/tiny")["README.md"].decode()
+    install, command = re.findall(r"```sh\n(.*?)```", card, re.DOTALL)[:2]
+    assert install.startswith("pip install")
+    words = shlex.split(command.replace("\\\n", " "))
+    assert words[:3] == ["python", "-m", "espnet_ofa.bin.asr_inference"]
+    assert "greedy" in words and "--lam" in words
+    asr_inference.main(words[3:])
+    (text,) = Path("decoded").glob("lam*/test/text")
+    assert text.read_text().startswith("u")
+
+
+def test_the_checkpoint_of_espnet_is_not_touched(packed, speech, tmp_path):
+    folder = tmp_path / "asr"
+    shutil.copytree(packed, folder)
+    (path,) = folder.rglob("*.pth")
+    path.write_bytes(b"who knows what")
+    ours = load_asr(folder, lam=0.6, ctc_weight=1.0, beam_size=2)
+    path.unlink()
+    again = load_asr(folder, lam=0.6, ctc_weight=1.0, beam_size=2)
+    assert ours(speech)[0][:3] == again(speech)[0][:3]
+    wanted = load_file(folder / "model.safetensors")
+    for key, value in ours.asr_model.state_dict().items():
+        assert torch.equal(value, wanted[key])
+    small = load_asr(folder, quantize_asr_model=True)  # needs weights while it is built
+    found = small.asr_model.ctc.ctc_lo.weight().dequantize()
+    torch.testing.assert_close(found, wanted["ctc.ctc_lo.weight"], atol=0.01, rtol=0)
+
+
 def test_weights_of_another_shape(packed, tmp_path):
     folder = tmp_path / "asr"
     shutil.copytree(packed, folder)
     (folder / "checksums.json").unlink()
-    (path,) = folder.rglob("*.pth")
-    state = torch.load(path, weights_only=True)
+    state = load_file(folder / "model.safetensors")
     state["ctc.ctc_lo.bias"] = torch.zeros(9)
-    torch.save(state, path)
-    message = r"valid\.loss\.ave\.pth does not fit.*ctc\.ctc_lo\.bias"
+    save_file(state, folder / "model.safetensors")
+    message = r"model\.safetensors does not fit.*ctc\.ctc_lo\.bias"
     with pytest.raises(ValueError, match=message):
         load_asr(folder)

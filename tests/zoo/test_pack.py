@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import json
 import os
 import re
 import resource
@@ -23,7 +24,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from espnet_ofa.bin import publish as command
-from espnet_ofa.checksums import verify
+from espnet_ofa.checksums import sha256, verify
 from espnet_ofa.upstream import OFAUpstream
 from espnet_ofa.zoo.card import About, asr_card
 from espnet_ofa.zoo.fetches import FETCHING, find_fetches
@@ -202,14 +203,16 @@ def test_equal_input_equal_package(run, tmp_path):
 
 def test_an_upstream(run, tmp_path):
     source = run.root / "upstream"
-    rate = '{"data_dir": "%s/data", "target_period_ms": 90, "measured": [%s]}'
-    points = '{"lam": 0, "period_ms": 20}, {"lam": 1, "period_ms": 88}'
-    (source / "rate.json").write_text(rate % (run.root, points))
+    rate = {"data_dir": f"{run.root}/data", "target_period_ms": 90}
+    points = [{"lam": 0, "period_ms": 20}, {"lam": 1, "period_ms": 88}]
+    measured_with = {"model_sha256": sha256(source / "model.safetensors")}
+    text = json.dumps({**rate, "measured": points, **measured_with})
+    (source / "rate.json").write_text(text)
     about = About(license="mit", datasets=("noise",), language=None)
     folder = pack_upstream(source, tmp_path / "ssl", about=about)
     assert verify(folder)
     names = {p.name for p in folder.iterdir()}
-    rest = {"README.md", "checksums.json", "rate.json"}
+    rest = {"README.md", "checksums.json", "preprocessor_config.json", "rate.json"}
     assert names == {"config.json", "config.yaml", "model.safetensors", *rest}
     assert all(str(run.root).encode() not in p.read_bytes() for p in folder.iterdir())
     ours = OFAUpstream.from_pretrained(folder).state_dict()
@@ -219,6 +222,31 @@ def test_an_upstream(run, tmp_path):
     data = card.data.to_dict()
     assert data["license"] == "mit" and "language" not in data
     assert re.search(r"\| 1 +\| 88\.0 ", card.content)
+
+
+@pytest.mark.parametrize("found", [{}, {"model_sha256": "0" * 64}])
+def test_a_rate_of_other_weights_is_left_out(run, tmp_path, caplog, found):
+    source = tmp_path / "ssl"
+    shutil.copytree(run.root / "upstream", source)
+    rate = {"target_period_ms": 90, "measured": [{"lam": 1, "period_ms": 88}]}
+    (source / "rate.json").write_text(json.dumps({**rate, **found}))
+    folder = pack_upstream(source, tmp_path / "out")
+    assert not (folder / "rate.json").exists()
+    assert "not measured" in (folder / "README.md").read_text()
+    assert "rate.json: measured with other weights" in caplog.text
+
+
+def test_results_of_an_earlier_training_are_left_out(run, tmp_path, caplog):
+    exp = tmp_path / run.exp.name  # of the same name, its checkpoint too
+    shutil.copytree(run.exp, exp)
+    folder = pack_asr(exp, run.checkpoint, tmp_path / "out")
+    assert "WER (%) at lambda" in (folder / "README.md").read_text()
+    state = torch.load(exp / run.checkpoint, weights_only=True)
+    (exp / run.checkpoint).unlink()
+    torch.save({k: v + 1 for k, v in state.items()}, exp / run.checkpoint)
+    folder = pack_asr(exp, run.checkpoint, tmp_path / "out")
+    assert "Not decoded" in (folder / "README.md").read_text()
+    assert caplog.text.count("left out of the card") == 3
 
 
 def test_an_upstream_that_onnx_cannot_hold(run, tmp_path, monkeypatch, caplog):
@@ -352,10 +380,13 @@ def test_nothing_of_a_cluster_shows(run, tmp_path, monkeypatch):
 def test_what_would_show_is_refused(upstream, tmp_path, monkeypatch):
     monkeypatch.setattr("socket.gethostname", lambda: "gpu7.cluster")
     out = tmp_path / "out"
-    rate = '{"target_period_ms": 90, "measured": [{"lam": 1, "period_ms": 88}], '
-    (upstream / "rate.json").write_text(rate + '"device": "xgpu7.clusters"}')
+    rate = {"target_period_ms": 90, "measured": [{"lam": 1, "period_ms": 88}]}
+    rate["model_sha256"] = sha256(upstream / "model.safetensors")
+    text = json.dumps({**rate, "device": "xgpu7.clusters"})
+    (upstream / "rate.json").write_text(text)
     pack_upstream(upstream, out)  # part of another name
-    (upstream / "rate.json").write_text(rate + '"device": "cpu of gpu7.cluster"}')
+    text = json.dumps({**rate, "device": "cpu of gpu7.cluster"})
+    (upstream / "rate.json").write_text(text)
     with pytest.raises(ValueError, match=r"rate\.json of .*: device names a folder"):
         pack_upstream(upstream, out)
     (upstream / "rate.json").unlink()
@@ -503,6 +534,10 @@ def test_a_second_download_is_refused(run, tmp_path, changes, found):
 def test_a_second_download_is_on_the_card():
     fused = {"frontend": "fused", "frontend_conf": {"frontends": [{}]}}
     assert find_fetches(fused) == []
+    odd: list = [["s3prl"], {"s3prl": 1}, None]
+    for value in odd:
+        assert find_fetches({"frontend": value, "encoder": value}) == []
+        assert find_fetches({"frontend": "fused", "frontend_conf": value}) == []
     fused["frontend_conf"]["frontends"][0]["frontend_type"] = "s3prl"
     for config in (fused, {"frontend": "s3prl", "frontend_conf": S3PRL}):
         card = asr_card("x", config, (), (), 1, None, About())

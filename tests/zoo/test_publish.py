@@ -26,7 +26,7 @@ from espnet_ofa.zoo.publish import packed_files, publish
 NAME = "user/tiny"
 FILES = {
     *("README.md", "checksums.json", "config.json", "config.yaml"),
-    "model.safetensors",
+    *("model.safetensors", "preprocessor_config.json"),
 }
 
 
@@ -231,13 +231,50 @@ KEY = "aB3" * 12
         ("run.log", f"train --hub_token {KEY}"),
         ("d.yaml", f"token_list: [hf_{KEY}]"),
         ("e.csv", "-----BEGIN RSA PRIVATE KEY-----"),
+        ("f.txt", f"aws_secret_access_key = {'k/' * 20}"),
+        ("g.txt", f"aws_secret {'k+' * 20}"),
+        ("h.json", '{"access_key": "k1"}'),
+        ("i.log", "git clone https://me:pw@host.org/x"),
+        ("j.txt", "Authorization: Bearer x"),
+        ("k.yaml", "db:\n  password: abc\n"),
+        ("l.txt", "PASSWORD='abc'"),
+        ("m.log", "train --password abc"),
+        ("n.txt", f"xoxb-{KEY}"),
+        ("o.txt", f"AIza{KEY[:35]}"),
+        ("p.txt", f"ASIA{'A1' * 8}"),
+        ("q.yaml", f"token_list: [AKIA{'A1' * 8}]"),
+        ("r.vocab", f"xoxp-{KEY}"),
+        ("s.html", "<p>" * 1_700_000 + "\npassword: abc"),
     ],
 )
 def test_secrets_of_every_kind_stay(tmp_path, name, text):
     (tmp_path / name).write_text(text)
-    with pytest.raises(ValueError, match=f"{name}: .* holds what looks") as refused:
+    for encoding in ("utf-8", "utf-16") if name.endswith("t") else ("utf-8",):
+        (tmp_path / name).write_text(text, encoding=encoding)
+        with pytest.raises(ValueError, match=f"{name}: .* holds what looks") as refused:
+            refuse_secrets(tmp_path)
+        assert KEY not in str(refused.value)
+
+
+def test_what_is_not_utf8_is_searched(tmp_path):
+    (tmp_path / "notes.txt").write_bytes(b"\xe9t\xe9\npassword: \xe9\n")
+    with pytest.raises(ValueError, match=r"notes\.txt: line 2 holds"):
         refuse_secrets(tmp_path)
-    assert KEY not in str(refused.value)
+
+
+def test_what_only_looks_like_a_secret(tmp_path, caplog):
+    config = {"password": None, "secret": "", "token": "bpe", "token_type": "word"}
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump({"deep": config}))
+    (tmp_path / "run.log").write_text(
+        "train --hub_token $HF_TOKEN --password ${PASSWORD} --api_key <yours>\n"
+        "curl -H 'Authorization: Bearer $TOKEN' https://me:$PW@host https://x.org:80/a@b\n"
+        "the secret is out, the password forgotten; tokens: 12 per second\n"
+        "--token_list data/en_token_list/bpe_unigram200/tokens.txt secretary: Jane\n"
+    )
+    (tmp_path / "model.pth").write_bytes(b"password: abc")
+    with caplog.at_level("INFO"):
+        refuse_secrets(tmp_path)
+    assert "not searched for secrets, as not text: model.pth" in caplog.text
 
 
 def test_a_vocabulary_is_no_secret(tmp_path):
@@ -245,6 +282,7 @@ def test_a_vocabulary_is_no_secret(tmp_path):
         "secret:abcdefghijklmnop",
         "password=1234567890123456",
         "token: 0123456789",
+        *("password", "token", "Authorization: Bearer x", "https://me:pw@host"),
     ]
     config = {
         "token_list": tokens,
@@ -278,9 +316,10 @@ def test_a_card_that_the_hub_refuses(hub, packed, edit, found):
     card = packed / "README.md"
     text = re.sub(r"(?m)^language: .*\n", "", card.read_text())
     card.write_text(text.replace("license: unknown", edit))
-    with pytest.raises(ValueError, match=found):
+    message = rf"README\.md: the hub does not accept.*{found}"
+    with pytest.raises(ValueError, match=message):
         publish(packed, NAME)
-    assert hub.files(NAME) == {} and not puts(hub)
+    assert not hub.repos and not puts(hub)
 
 
 def test_a_card_that_nobody_can_read(packed):

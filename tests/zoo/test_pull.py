@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import resource
 import shutil
 import zipfile
 from contextlib import suppress
@@ -15,6 +16,7 @@ import torch
 import yaml
 from hub_server import close_session
 from huggingface_hub import HfApi, constants
+from safetensors.torch import save_file
 from tiny import UPSTREAM
 
 from espnet_ofa import OFAUpstream
@@ -236,7 +238,7 @@ def test_altered_or_truncated_is_refused(published, name, tmp_path):
         assert NAME in str(e.value) and str(tmp_path / kind) in str(e.value)
         # The advice helps: what it names is removed, the hub is well again.
         published.altered.clear()
-        cache = str(e.value).split("remove all of ")[1]
+        cache = str(e.value).split("Remove all of ")[1].split(" and get")[0]
         shutil.rmtree(cache)
         OFAUpstream.from_pretrained(NAME, cache_dir=tmp_path / kind)
 
@@ -292,8 +294,33 @@ def test_a_damaged_zip_is_refused(upstream_folder, tmp_path, hub):
     weights = upstream_folder / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[::-1])  # a sound zip of something else
     archive = shutil.make_archive(str(tmp_path / "t"), "zip", upstream_folder)
-    with pytest.raises(ValueError, match=r"model\.safetensors: expected sha256"):
+    message = rf"{archive} is not what .*model\.safetensors: expected sha256.*it again"
+    with pytest.raises(ValueError, match=message) as e:
         pull(archive)
+    assert "archives" not in str(e.value)  # where it was unpacked is nobody's business
+
+
+def test_what_was_unpacked_is_unpacked_again(upstream_folder, tmp_path, caplog):
+    archive = shutil.make_archive(str(tmp_path / "t"), "zip", upstream_folder)
+    weights = pull(archive, cache_dir=tmp_path / "cache") / "model.safetensors"
+    sound = weights.read_bytes()
+    weights.write_bytes(sound[::-1])
+    assert verify(pull(archive, cache_dir=tmp_path / "cache"))
+    assert weights.read_bytes() == sound
+
+
+def test_without_some(published, upstream_folder, tmp_path):
+    archive = shutil.make_archive(str(tmp_path / "t"), "zip", upstream_folder)
+    for name in (NAME, archive, upstream_folder):
+        folder = pull(name, without="*.safetensors")
+        assert (folder / "config.yaml").is_file()
+    fetched = {path for method, path, _, _ in published.requests if method == "GET"}
+    assert not any("safetensors" in path for path in fetched)
+    (upstream_folder / "model.safetensors").write_bytes(b"other")
+    pull(upstream_folder, without="*.safetensors")
+    (upstream_folder / "config.yaml").write_text("other")
+    with pytest.raises(ValueError, match=r"config\.yaml: expected"):
+        pull(upstream_folder, without="*.safetensors")
 
 
 def test_folders_that_lack_something(upstream_folder, tmp_path):
@@ -401,6 +428,49 @@ def test_meta_names_files_of_its_package(tmp_path):
     (folder / "checksums.json").write_text(json.dumps(listed))
     with pytest.raises(ValueError, match=r"to list exp/asr_model_file\.pth.*found no"):
         load_asr(folder)
+
+
+def test_unknown_arguments_in_meta(tmp_path):
+    folder = packed_asr(tmp_path / "asr", asr_model_file={"w": torch.zeros(2)})
+    meta = yaml.safe_load((folder / "meta.yaml").read_text())
+    meta["files"]["vad_file"] = "exp/config.yaml"
+    (folder / "meta.yaml").write_text(yaml.safe_dump(meta))
+    message = r"meta\.yaml: expected of files only asr_model_file, .*, found vad_file"
+    with pytest.raises(ValueError, match=message):
+        load_asr(folder)
+
+
+def test_weights_come_from_safetensors(tmp_path):
+    """Then the checkpoint beside them is not read, and need not be there."""
+    weights = {"w": torch.randn(3000)}
+    folder = packed_asr(tmp_path / "asr", asr_model_file={"x": Payload(tmp_path / "r")})
+    save_file(weights, folder / "model.safetensors")
+    os.utime(folder / "model.safetensors", (0, 0))
+    with speech2text_options(folder) as options:
+        path = Path(options["asr_model_file"])
+        found = torch.load(path, weights_only=True)
+        assert path.stat().st_mtime == 0 and path.suffix == ".pth"
+    assert torch.equal(found["w"], weights["w"])
+    (folder / "exp/asr_model_file.pth").unlink()
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (5000, limit[1]))  # as if full
+    try:
+        with (
+            pytest.raises(OSError, match=f"{folder}: no room for a copy .*TMPDIR"),
+            speech2text_options(folder),
+        ):
+            pass
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+    write_checksums(folder)
+    listed = json.loads((folder / "checksums.json").read_text())
+    del listed["files"]["model.safetensors"]
+    (folder / "checksums.json").write_text(json.dumps(listed))
+    with (
+        pytest.raises(ValueError, match=r"to list model\.safetensors.*found no"),
+        speech2text_options(folder),
+    ):
+        pass
 
 
 def test_a_zip_cut_behind_a_checkpoint_is_refused(tmp_path):

@@ -1,62 +1,52 @@
-"""A card's results are those of the packed checkpoint of its own training."""
+"""A card's results are those of the packed checkpoint, by its content."""
 
 from __future__ import annotations
+
+import hashlib
 
 import pytest
 
 from espnet_ofa.report.stats import DecodeStats
 from espnet_ofa.zoo.results import own_rows
 
-CHECKPOINT = "valid.loss.ave.pth"
 
-
-def decoded(folder, model: str | None) -> None:
-    """Results of one test set, decoded with ``model``."""
+def decoded(folder, model_sha256: str | None, setup: dict | None = None) -> None:
+    """Results of one test set, decoded with a checkpoint of that sum."""
     folder = folder / "decode_ctc" / "lam0" / "test"
     folder.mkdir(parents=True)
     (folder / "text").write_text("u1 a b\n")
     (folder.parent.parent / "ref").write_text("u1 a c\n")
-    setup = {"search": "greedy"} | ({} if model is None else {"model": model})
-    stats = DecodeStats("test", lam=0.0, utterances=1, units=5, setup=setup)
+    stats = DecodeStats("test", lam=0.0, utterances=1, units=5, setup=setup or {})
     stats.reference = str(folder.parent.parent / "ref")
+    stats.model_sha256 = model_sha256
     stats.save(folder)
 
 
 @pytest.fixture
-def exp(tmp_path):
-    folder = tmp_path / "asr_mine"
-    folder.mkdir()
-    return folder
+def checkpoint(tmp_path):
+    """A link to an averaged checkpoint, as ESPnet leaves it."""
+    (tmp_path / "asr_mine").mkdir()
+    (tmp_path / "asr_mine/valid.loss.ave_1best.pth").write_bytes(b"trained")
+    link = tmp_path / "asr_mine/valid.loss.ave.pth"
+    link.symlink_to("valid.loss.ave_1best.pth")
+    return link
 
 
-@pytest.mark.parametrize(
-    "model", [f"exp/asr_mine/{CHECKPOINT}", f"/elsewhere/asr_mine/{CHECKPOINT}"]
-)
-def test_own_results_wherever_they_were_made(exp, model):
-    decoded(exp, model)
-    (row,) = own_rows(exp, CHECKPOINT)
+def test_own_results_wherever_they_were_made(checkpoint):
+    setup = {"search": "greedy", "model": "/elsewhere/asr_x/1epoch.pth"}
+    decoded(checkpoint.parent, hashlib.sha256(b"trained").hexdigest(), setup)
+    (row,) = own_rows(checkpoint.parent, checkpoint)
     assert row.wer == 50 and row.stats.setup == {"search": "greedy"}
 
 
-@pytest.mark.parametrize(
-    "model",
-    [
-        f"exp/asr_other/{CHECKPOINT}",  # an equal name, and not the same model
-        "exp/asr_mine/valid.loss.best.pth",
-        "user/asr_mine",
-        CHECKPOINT,
-        None,
-    ],
-)
-def test_results_of_others_are_left_out_with_a_word(exp, model, caplog):
-    decoded(exp, model)
-    assert own_rows(exp, CHECKPOINT) == []
-    assert f"results of {model or 'an unnamed model'}, not of" in caplog.text
+@pytest.mark.parametrize("found", [hashlib.sha256(b"before").hexdigest(), None])
+def test_results_of_other_weights_are_left_out_with_a_word(checkpoint, found, caplog):
+    decoded(checkpoint.parent, found, {"model": str(checkpoint)})  # of the same name
+    assert own_rows(checkpoint.parent, checkpoint) == []
+    told = "no checksum" if found is None else f"sha256 {found[:12]}"
+    assert f"results of {checkpoint} with {told}, not of" in caplog.text
+    assert "decode again" in caplog.text
 
 
-def test_a_link_to_the_folder_is_the_folder(exp, tmp_path):
-    link = tmp_path / "latest"
-    link.symlink_to(exp)
-    decoded(exp, f"exp/latest/{CHECKPOINT}")
-    assert len(own_rows(link, CHECKPOINT)) == 1
-    assert own_rows(exp, CHECKPOINT) == []
+def test_nothing_decoded(checkpoint):
+    assert own_rows(checkpoint.parent, checkpoint) == []

@@ -9,10 +9,12 @@ interpreter of an environment with another ESPnet for that process.
 from __future__ import annotations
 
 import functools
+import io
 import json
 import os
 import re
 import shutil
+import zipfile
 from copy import deepcopy
 from importlib.metadata import version
 from importlib.util import find_spec
@@ -176,11 +178,32 @@ def world(tmp_path_factory, shared_hub) -> World:
         zips[name] = root / f"{name}.zip"
         archive(packed, zips[name])
         publish(packed, f"user/{name}")
+    for number, member in enumerate(ALTERED):
+        publish(root / "packed-encoder", f"user/altered{number}")
+        files = shared_hub.files(f"user/altered{number}")
+        files[member] = alter(member, files[member])
+        zips[member] = root / f"altered{number}.zip"
+        with zipfile.ZipFile(zips[member], "w") as file:
+            for path, data in files.items():
+                file.writestr(path, data)
     training.rename(root / "gone")
     return World(shared_hub, root / "u.wav", zips, local, training)
 
 
 ASR = ["frontend", "preencoder", "encoder"]
+ALTERED = [f"encoder/{name}" for name in ("config.yaml", "valid.acc.ave.pth")]
+
+
+def alter(name: str, data: bytes) -> bytes:
+    """Something that loads, and is not what was published."""
+    if name.endswith(".yaml"):
+        config = yaml.safe_load(data)
+        config["token_list"][2:4] = config["token_list"][3:1:-1]
+        return yaml.safe_dump(config).encode()
+    state = torch.load(io.BytesIO(data), weights_only=True)
+    state["ctc.ctc_lo.bias"] += 1
+    torch.save(state, out := io.BytesIO())
+    return out.getvalue()
 
 
 UPSTREAM_JOBS = ["up:user/ssl", "up:user/ssl@v1"]
@@ -201,6 +224,8 @@ def pulled(world, run_python, elsewhere) -> dict[str, Any]:
     for name in ASR:
         jobs += [f"zoo:user/{name}", f"zip:{world.zips[name]}"]
         jobs += [f"ours:user/{name}", f"ours:{world.zips[name]}"]
+    for number, member in enumerate(ALTERED):
+        jobs += [f"zoo:user/altered{number}", f"zip:{world.zips[member]}"]
     return run_user(world, run_python, elsewhere, jobs)
 
 
@@ -219,7 +244,8 @@ def test_the_other_interpreter_has_another_espnet(run_python, tmp_path):
 
 def test_listed(world):
     models = [model.id for model in HfApi().list_models(author="user")]
-    assert models == sorted(f"user/{name}" for name in [*ASR, "ssl"])
+    names = [*ASR, "ssl", *(f"altered{number}" for number in range(len(ALTERED)))]
+    assert models == sorted(f"user/{name}" for name in names)
 
 
 @pytest.mark.parametrize("job", UPSTREAM_JOBS)
@@ -248,6 +274,17 @@ def test_a_recogniser_gives_the_same_bits(world, pulled, name, way):
     assert units[0] > units[1] > units[2]  # lambda was set
 
 
+@pytest.mark.parametrize("member", ALTERED)
+def test_espnet_s_own_ways_refuse_what_was_altered(world, pulled, member):
+    for job in (
+        f"zoo:user/altered{ALTERED.index(member)}",
+        f"zip:{world.zips[member]}",
+    ):
+        found = pulled[job]
+        assert isinstance(found, str), f"{job} was loaded"
+        assert found.startswith("refused: ") and f"published: {member}: " in found
+
+
 def test_a_vocabulary_of_packed_names_stays(world, pulled):
     assert world.local["frontend"]["tokens"] == TOKENS
     for way in ("zoo:user/frontend", f"zip:{world.zips['frontend']}"):
@@ -257,7 +294,8 @@ def test_a_vocabulary_of_packed_names_stays(world, pulled):
 def test_we_load_what_espnet_packs_without_its_flaw(world, tmp_path):
     """``espnet2.bin.pack`` gives a folder ``exp``, which is a token here as well."""
     shutil.unpack_archive(world.zips["frontend"], tmp_path)
-    (tmp_path / "checksums.json").unlink()
+    for name in ("checksums.json", "model.safetensors"):  # of ours
+        (tmp_path / name).unlink()
     meta = yaml.safe_load((tmp_path / "meta.yaml").read_text())
     home = Path(meta["files"]["asr_model_file"]).parent
     (tmp_path / home).rename(tmp_path / "exp")
@@ -269,13 +307,14 @@ def test_we_load_what_espnet_packs_without_its_flaw(world, tmp_path):
 def test_a_checkpoint_with_other_keys_is_refused(world, tmp_path):
     """ESPnet itself loads what fits and leaves the rest as it was drawn."""
     shutil.unpack_archive(world.zips["preencoder"], tmp_path)
-    (tmp_path / "checksums.json").unlink()
+    for name in ("checksums.json", "model.safetensors"):
+        (tmp_path / name).unlink()
     meta = yaml.safe_load((tmp_path / "meta.yaml").read_text())
     path = tmp_path / meta["files"]["asr_model_file"]
     state = torch.load(path, weights_only=True)
     state["surplus"] = state.pop("ctc.ctc_lo.bias")
     torch.save(state, path)
-    message = r"valid.*missing: ctc\.ctc_lo\.bias; unexpected: surplus"
+    message = r"valid.*missing: ctc\.ctc_lo\.bias; 1 unexpected: surplus"
     with pytest.raises(ValueError, match=message):
         load_asr(tmp_path)
 

@@ -3,7 +3,7 @@
     python user.py WAVE JOB...
 
 JOB is zoo:TAG, zip:FILE, ours:NAME, up:NAME or auto:NAME. Prints JSON: for each job
-and lambda what was recognised, to the bit.
+and lambda what was recognised, to the bit, or why it was refused.
 """
 
 from __future__ import annotations
@@ -126,7 +126,10 @@ def main() -> None:
     results = {}
     for job in sys.argv[2:]:
         use = extract if job.startswith(("up:", "auto:")) else recognise
-        results[job] = use(load(job), wave)
+        try:
+            results[job] = use(load(job), wave)
+        except ValueError as e:
+            results[job] = f"refused: {e}"
     print("RESULT", json.dumps(results))
 
 

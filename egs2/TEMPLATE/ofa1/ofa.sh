@@ -80,6 +80,7 @@ ssl_model=""           # checkpoint that becomes the upstream; by default that o
 asr_config=conf/train_asr_ctc.yaml  # CTC fine-tuning
 s2s_config=conf/train_asr_s2s.yaml  # joint CTC/attention fine-tuning
 adaptive_configs="conf/train_asr_adaptive.yaml conf/train_asr_adaptive_price.yaml"  # learning lambda
+s2s_adaptive_configs=""  # the same, starting from the joint model
 asr_args=""            # more options for asr_train, stages 9 to 12
 asr_tag=""             # suffix of the CTC model's folder; by default from the configuration.
                        # Adaptive models start from it and get the tag as well
@@ -108,7 +109,7 @@ pack_system=ctc        # what stage 15 uploads: ctc, s2s, ssl or the name of an 
 pack_onnx=auto         # model.onnx in the package of ssl: true, false or, if it can be made, auto
 hf_repo=""             # Hugging Face repository, USER/NAME
 hf_license=unknown     # of the weights, for the model card, e.g. cc-by-4.0
-hf_datasets=""         # hub ids of the corpora, for the card; by default the recipe's name
+hf_datasets=""         # hub ids of the corpora, for the card, e.g. openslr/librispeech_asr
 hf_args=""             # more options of upload, e.g. "--private" or "--dry_run"
 # End of options
 

@@ -10,4 +10,4 @@ cd "$(dirname "${BASH_SOURCE[0]}")"
 ./ofa.sh --train_set train_960 --valid_set dev \
     --test_sets "test_clean test_other" --max_wav_duration 30 --ngpu 8 --nj 32 \
     --inference_nj 32 --nbpe 1000 --ssl_num_codes 100 \
-    --ssl_config conf/train_ssl_960h.yaml "$@"
+    --ssl_config conf/train_ssl_960h.yaml --hf_datasets openslr/librispeech_asr "$@"

@@ -186,4 +186,9 @@ stage_12() {
         fine_tune "$(adaptive_exp "${config}")" "${config}" \
             "${asr_exp}/${inference_asr_model}"
     done
+    for config in ${s2s_adaptive_configs}; do
+        need_checkpoint "${s2s_exp}/${inference_s2s_model}" 11
+        fine_tune "$(adaptive_exp "${config}")" "${config}" \
+            "${s2s_exp}/${inference_s2s_model}"
+    done
 }

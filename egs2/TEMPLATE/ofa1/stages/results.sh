@@ -12,6 +12,10 @@ systems() {
         print_system "$(config_name "${config}")" "$(adaptive_exp "${config}")" \
             "${inference_asr_model}" "${inference_config}" own
     done
+    for config in ${s2s_adaptive_configs}; do
+        print_system "$(config_name "${config}")" "$(adaptive_exp "${config}")" \
+            "${inference_s2s_model}" "${s2s_inference_config}" own
+    done
 }
 
 print_system() {
@@ -20,8 +24,9 @@ print_system() {
         [ ! -d "$2" ] || log "${name} is left out: $2 is not finished" >&2
         return
     fi
-    # What .from says of the CTC model's checkpoint, where training started from that.
-    start=$(made_from "$2" | awk -v dir="${asr_exp}/" 'index($0, dir) == 1')
+    # What .from says of the checkpoint of another model, where training started from one.
+    start=$(made_from "$2" | awk -v ctc="${asr_exp}/" -v s2s="${s2s_exp:-none}/" \
+        'index($0, ctc) == 1 || index($0, s2s) == 1')
     if [ -n "${start}" ] && [ "$(describe "${start% * *}")" != "${start}" ]; then
         log "${name} is left out: ${start% * *} is no longer what $2 started from;" \
             "train it again with --overwrite true" >&2
@@ -125,9 +130,9 @@ stage_14() {
 pack_inputs() { # NAME DIR CHECKPOINT: what the package is made from, one per line
     printf '%s\n' "license=${hf_license}" "datasets=${hf_datasets}" "lang=${lang}"
     if [ "$1" = ssl ]; then
-        printf '%s\n' "onnx=${pack_onnx}" "$2"/upstream/*
+        printf '%s\n' "onnx=${pack_onnx}" "$2"/upstream/* "$2/train.log"
     else
-        printf '%s\n' "$2/$3" "$2/config.yaml"
+        printf '%s\n' "$2/$3" "$2/config.yaml" "$2/train.log" "${bpemodel}"
         find "$2" -path '*/lam*/stats.json' | sort # they are on the card
     fi
 }

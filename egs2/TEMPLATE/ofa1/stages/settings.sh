@@ -117,9 +117,8 @@ fi
 asr_end=${asr_system:+_${asr_system}}_${data_tag}
 : "${asr_exp:=${expdir}/asr_${asr_tag:-$(config_name "${asr_config}")${asr_end}}}"
 : "${s2s_exp:=${expdir}/asr_${s2s_tag:-$(config_name "${s2s_config}")${asr_end}}}"
-adaptive_exp() { # CONFIG: tagged like the CTC model that it starts from
+adaptive_exp() { # CONFIG: tagged like the CTC model, which it starts from in the end
     echo "${expdir}/asr_$(config_name "$1")_${asr_tag:-${asr_end#_}}"
 }
 upstream=${pretrained_upstream:-${ssl_exp}/upstream}
 : "${s2s_inference_lams:=${inference_lams}}"
-: "${hf_datasets:=$(basename "$(dirname "${PWD}")")}"

@@ -78,12 +78,12 @@ choose_system() {
     if ! ${ours} && [ "${system}" != cif ] && [ -n "${ssl_system}" ]; then
         asr="$(rate_options)${asr}"
     fi
-    ssl_args="${ssl# } ${ssl_args}"
+    ssl_args="${ssl:+${ssl# } }${ssl_args}" # as without --system where nothing differs
     asr_args="${asr# } ${asr_args}"
     if ${ours}; then
         return
     fi
-    adaptive_configs="" # there is no lambda to learn
+    adaptive_configs="" s2s_adaptive_configs="" # there is no lambda to learn
     inference_lams=own
     s2s_inference_lams=own
 }

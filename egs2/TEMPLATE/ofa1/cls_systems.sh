@@ -1,0 +1,62 @@
+#!/usr/bin/env bash
+# The main comparison for a classification task: one once-for-all upstream against one for
+# each frame period, as run_systems.sh of an ASR recipe (see ../../synth/ofa1) has
+# pre-trained them, each fine-tuned with the same data for the same number of steps. The
+# OFA model also learns a lambda of its own. What is finished is left as it is.
+#   ./run_systems.sh --ssl_expdir ../../synth/ofa1/exp [--systems "ofa none mean3"] [--seeds 0]
+#       [--cls_args ARGS] [OPTION...]
+# ARGS and OPTIONs are those of run.sh, such as --data_dir.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")" # the recipe, where a link to this file lies
+
+systems="ofa none mean2 mean3 mean4"
+seeds="0"
+ssl_expdir=""
+cls_args=""
+while [ $# -ge 2 ]; do
+    case $1 in
+        --systems) systems=$2 ;;
+        --seeds) seeds=$2 ;;
+        --ssl_expdir) ssl_expdir=$2 ;;
+        --cls_args) cls_args=$2 ;;
+        *) break ;;
+    esac
+    shift 2
+done
+if [ -z "${ssl_expdir}" ]; then
+    echo "--ssl_expdir is required: the exp folder that holds ssl_system_*_seed*" >&2
+    exit 2
+fi
+
+for seed in ${seeds}; do
+    for system in ${systems}; do
+        options=(--upstream "${ssl_expdir}/ssl_system_${system}_seed${seed}/upstream"
+            --cls_tag "system_${system}_seed${seed}")
+        args="--seed ${seed} ${cls_args}"
+        if [ "${system}" != ofa ]; then # there is no lambda to draw, learn or choose
+            options+=(--adaptive_configs "" --inference_lams own)
+            args+=" --frontend_conf lam=null --frontend_conf lam_train=null"
+        fi
+        ./run.sh "$@" "${options[@]}" --cls_args "${args}"
+    done
+done
+
+# All that is finished, of this call and of earlier ones.
+decoded=()
+for done in exp/cls_*system_*_seed*/*/.done; do
+    dir=${done%/.done}
+    name=${dir#exp/cls_}
+    name=${name%/*}
+    case ${name} in
+        system_*) name=${name#system_} ;;
+        *) # a learned lambda
+            name=${name#train_cls_}
+            name=${name%_system_*}_seed${name##*_seed}
+            ;;
+    esac
+    decoded+=("${name/_seed/@}=${dir}")
+done
+# shellcheck source=/dev/null
+. ./path.sh
+python3 -m espnet_ofa.bin.report --metric accuracy --decode_dirs "${decoded[@]}" \
+    --out exp/report_systems
