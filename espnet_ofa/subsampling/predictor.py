@@ -13,6 +13,14 @@ from espnet_ofa.subsampling.lengths import valid_mask, zero_padding
 from espnet_ofa.subsampling.rate import DEFAULT_MEAN_ALPHA
 
 
+class _Linear(nn.Linear):
+    """Not quantised: ``quantize_dynamic`` replaces nn.Linear by its exact type.
+
+    int8 would move alpha, and with it lengths; so a whole model can be quantised, as
+    ``quantize_asr_model`` of ESPnet does.
+    """
+
+
 class AlphaPredictor(nn.Module):
     """Predicts the share of a unit that each frame contributes.
 
@@ -51,7 +59,7 @@ class AlphaPredictor(nn.Module):
         self.target_rate = target_rate
         self.conv = nn.Conv1d(dim, hidden, kernel, padding=kernel // 2)
         self.norm = nn.LayerNorm(hidden)
-        self.out = nn.Linear(hidden, 1)
+        self.out = _Linear(hidden, 1)
         # Beside the bias: nobody's gradient moves it, and DDP keeps ranks at one value.
         self.offset: Tensor
         self.register_buffer("offset", torch.zeros(1))

@@ -163,7 +163,7 @@ class LogMelExtractor(nn.Module):
         With ``past``, the samples are those that the frames of the next chunk see.
         """
         features, n_frames = self.log_mel(wave, lengths, past)
-        x = self.project(features.to(self.project.weight.dtype))
+        x = self.project(features.to(self.window.dtype))  # of int8 weights too
         for block in self.stem:
             x = block(x, n_frames, past)
         return x, n_frames

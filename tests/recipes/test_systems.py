@@ -72,7 +72,7 @@ def test_names_and_options_of_a_rival(system):
 
 def test_one_lambda_in_fine_tuning_only():
     found = settings("ofa_at_0.5", ssl_args="--seed 1")
-    assert found["ssl_args"] == "--seed 1"  # to the letter, or it would be trained again
+    assert found["ssl_args"] == "--seed 1"  # else it would be trained again
     frontend = "--frontend_conf lam=0.5 --frontend_conf lam_train=null"
     assert found["asr_args"].strip() == frontend
 

@@ -131,7 +131,9 @@ def test_the_checkpoint_of_espnet_is_not_touched(packed, speech, tmp_path):
     wanted = load_file(folder / "model.safetensors")
     for key, value in ours.asr_model.state_dict().items():
         assert torch.equal(value, wanted[key])
-    small = load_asr(folder, quantize_asr_model=True)  # needs weights while it is built
+    options = {"ctc_weight": 1.0, "beam_size": 2, "quantize_asr_model": True}
+    small = load_asr(folder, lam=0.6, **options)  # needs weights while it is built
+    assert isinstance(small(speech)[0][0], str)
     found = small.asr_model.ctc.ctc_lo.weight().dequantize()
     torch.testing.assert_close(found, wanted["ctc.ctc_lo.weight"], atol=0.01, rtol=0)
 
