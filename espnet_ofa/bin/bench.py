@@ -110,7 +110,7 @@ def get_parser() -> argparse.ArgumentParser:
     upstream.add_argument(
         "--mixed", action="store_true", help="utterances from a third of it to all"
     )
-    upstream.add_argument("--extractors", nargs="+", default=["logmel", "conv"])
+    upstream.add_argument("--extractors", nargs="+", default=["logmel", "slim", "conv"])
     upstream.add_argument("--lams", type=_number, nargs="+", default=[0.0, 0.643, 1.0])
     upstream.add_argument(
         "--growth", type=float, nargs="*", default=[], help="also these lengths in s"

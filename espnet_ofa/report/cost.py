@@ -187,9 +187,15 @@ def _conv_extractor_macs(extractor: ConvExtractor, samples: int, frames: int) ->
             steps = (steps - conv.kernel_size[0]) // conv.stride[0] + 1
             total += conv_macs(conv, steps)
     if extractor.norm == "group":
-        kernel, stride = extractor.LAYERS[0]
+        first = extractor.convs[0]
+        assert isinstance(first, nn.Conv1d)
+        (kernel,), (stride,), width = (
+            first.kernel_size,
+            first.stride,
+            first.out_channels,
+        )
         windows = (samples - kernel) // stride + 1
-        total += kernel * kernel * (windows + extractor.dim) + kernel * extractor.dim
+        total += kernel * kernel * (windows + width) + kernel * width
     return total
 
 

@@ -17,7 +17,7 @@ class UpstreamConfig:
     units.
 
     Attributes:
-        extractor: ``conv`` (HuBERT's seven layers) or ``logmel``.
+        extractor: ``conv`` (HuBERT's seven layers), ``slim`` (SEW's) or ``logmel``.
         extractor_conf: arguments of the extractor.
         normalize_wave: remove mean and variance of each waveform first, as models with
             layer norm in the extractor were trained (HuBERT large).

@@ -28,7 +28,7 @@ def small_upstream(extractor: str, compressor: str = "cif", **conf) -> OFAUpstre
     torch.manual_seed(0)
     config = UpstreamConfig(
         extractor=extractor,
-        extractor_conf={"dim": 24, **conf},
+        extractor_conf=conf if extractor == "slim" else {"dim": 24, **conf},
         compressor=compressor,
         dim=DIM,
         layers=2,
@@ -104,7 +104,8 @@ def test_fourier_transform():
 
 @pytest.mark.parametrize("lam", [0.0, 0.5, 1.0])
 @pytest.mark.parametrize(
-    ("extractor", "conf"), [("conv", {}), ("logmel", {"mels": 20, "stem_layers": 1})]
+    ("extractor", "conf"),
+    [("conv", {}), ("slim", {}), ("logmel", {"mels": 20, "stem_layers": 1})],
 )
 def test_upstream_formula_equals_counter(extractor, conf, lam):
     model = Encode(small_upstream(extractor, **conf), lam)

@@ -10,11 +10,15 @@ from torch import nn
 from espnet_ofa.upstream import conv_inference
 from espnet_ofa.upstream.extractor import build_extractor, frame_lengths
 
+PRUNED = [[6, 10, 5], [5, 3, 2], [7, 3, 2], [4, 3, 2], [8, 3, 2], [3, 2, 2], [9, 2, 2]]
 CASES = [
     ("logmel", {"dim": 12, "mels": 20}),
     ("logmel", {"dim": 12, "mels": 20, "stem_layers": 2, "stem_kernel": 3}),
     ("conv", {"dim": 8}),
     ("conv", {"dim": 8, "norm": "layer", "bias": True}),
+    ("conv", {"layers": PRUNED}),
+    ("slim", {}),
+    ("slim", {"norm": "layer"}),
 ]
 
 
@@ -52,15 +56,17 @@ def test_padding_never_changes_a_frame(kind, conf):
         torch.testing.assert_close(batch[row, :s], alone[0], atol=1e-5, rtol=1e-4)
 
 
-@pytest.mark.parametrize("conf", [conf for kind, conf in CASES if kind == "conv"])
+@pytest.mark.parametrize(("kind", "conf"), CASES[2:])
 @pytest.mark.parametrize("chunk", [1, 7, 256])
-def test_without_gradients_the_convolutions_compute_the_same(conf, chunk, monkeypatch):
+def test_without_gradients_the_convolutions_compute_the_same(
+    kind, conf, chunk, monkeypatch
+):
     """Norm folded, chunk by chunk: what padding holds and how long a chunk is, is one.
 
     Loud, with an offset, and silent: the folded norm must survive all of them.
     """
     monkeypatch.setattr(conv_inference, "CHUNK", chunk)
-    extractor = make("conv", conf)
+    extractor = make(kind, conf)
     for norm in extractor.norms:
         nn.init.normal_(norm.weight)
         nn.init.normal_(norm.bias)
@@ -152,9 +158,11 @@ def test_loudness_does_not_matter_to_log_mel():
 
 
 def test_bad_options_are_named():
-    with pytest.raises(ValueError, match="conv, logmel"):
+    with pytest.raises(ValueError, match="conv, slim, logmel"):
         build_extractor("fbank")
     with pytest.raises(ValueError, match="group or layer"):
         build_extractor("conv", norm="batch")
+    with pytest.raises(ValueError, match="400 samples every 320; got 400 every 640"):
+        build_extractor("conv", layers=[*PRUNED, [4, 1, 2]])
     with pytest.raises(ValueError, match="odd"):
         build_extractor("logmel", stem_layers=1, stem_kernel=4)
