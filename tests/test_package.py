@@ -34,7 +34,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "asr": {"checksums", "cif", "subsampling", "upstream"},
     "interop": {"hub", "cif", "subsampling", "upstream", "asr"},
     "report": {"files", "cif", "subsampling", "upstream", "asr"},
-    "bench": {"files", "plugin", "cif", "subsampling", "upstream", "asr", "report"},
+    "bench": {"files", "cif", "subsampling", "upstream", "asr", "report", "zoo"}
+    | {"plugin"},
     "zoo": {"checksums", "files", "hub", "plugin", "upstream", "asr", "report"},
     "tasks": {"plugin", "cif", "subsampling", "upstream", "pretrain", "asr", "data"},
 }

@@ -19,7 +19,7 @@ RATE = 16000
 
 
 def build_upstream(
-    config: UpstreamConfig, dtype: str, device: torch.device
+    config: UpstreamConfig, dtype: str, device: torch.device, mode: str = "eager"
 ) -> tuple[OFAUpstream | None, str]:
     """An untrained upstream, made as fast as it can be, and how.
 
@@ -28,7 +28,8 @@ def build_upstream(
     """
     upstream = OFAUpstream(config).eval().to(device)
     try:
-        return upstream.optimize(device, dtype), f"optimize({str(device)!r}, {dtype!r})"
+        how = f"optimize({str(device)!r}, {dtype!r}, {mode!r})"
+        return upstream.optimize(device, dtype, mode), how
     except ValueError as error:
         return None, str(error)
 
@@ -56,6 +57,7 @@ def time_encoders(
     batch: int,
     seconds: float,
     mixed: bool,
+    mode: str,
     rounds: int,
     most_seconds: float,
 ) -> dict[str, Any]:
@@ -74,13 +76,15 @@ def time_encoders(
         model.to(device)
         speech = wave.to(next(model.parameters()).dtype)
         calls[name] = _call(encode, speech, lengths)
-        if device.type == "cuda":
+        if mixed and name == YARDSTICK:
+            calls[f"{name}, one by one"] = _one_by_one(encode, speech, lengths)
+        if device.type == "cuda" and not mixed:  # a graph has no padding mask
             calls[f"{name}, graph"] = _graphed(encode, speech, lengths)
     facts: dict[str, dict[str, Any]] = {}
     timer = PartTimer(device)
     for extractor in extractors:
         config = UpstreamConfig(extractor=extractor, layers=layers, **shape)
-        upstream, how = build_upstream(config, dtype, device)
+        upstream, how = build_upstream(config, dtype, device, mode)
         if upstream is None:
             notes.append(f"{extractor} in {dtype} is left out: {how}")
             continue
@@ -98,18 +102,30 @@ def time_encoders(
         upstream = fact.pop("upstream")
         ideal = _ideal(upstream, fact.pop("each"), device)
         fact["parts"], fact["ideal"] = _parts(timer, calls[name], ideal, upstream)
-    base = timings.get(YARDSTICK)
     sides = []
     for name, timing in timings.items():
         side: dict[str, Any] = {"name": name, **asdict(timing)}
         side["rtf"] = timing.seconds / audio
-        side["speedup"] = None if base is None else base.seconds / timing.seconds
         sides.append({**side, **facts.get(name, {})})
     return {"sides": sides, "notes": notes, "audio_seconds": audio}
 
 
 def _call(encode: Encode, wave: Tensor, lengths: Tensor) -> Call:
     return lambda i: encode(wave, lengths)
+
+
+def _one_by_one(encode: Encode, wave: Tensor, lengths: Tensor) -> Call:
+    """The same utterances without a batch, and so without padding."""
+    rows = [
+        (wave[i : i + 1, :n], lengths[i : i + 1])
+        for i, n in enumerate(lengths.tolist())
+    ]
+
+    def run(i: int) -> None:
+        for row, length in rows:
+            encode(row, length)
+
+    return run
 
 
 def _graphed(encode: Encode, wave: Tensor, lengths: Tensor) -> Call:

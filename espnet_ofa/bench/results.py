@@ -22,7 +22,8 @@ def merge(answers: Sequence[Mapping[str, Any]], items: str) -> list[dict[str, An
 
     Numbers become medians over the processes; ``seconds`` also gets ``low`` and
     ``high``, the smallest and largest of the processes' medians (with one process:
-    quartiles of its calls, as it gave them).
+    quartiles of its calls, as it gave them). ``worst`` is the largest of all. Ratios of
+    two sides are for the caller to take, of what is merged.
     """
     return [_merge(each) for each in zip(*(a[items] for a in answers), strict=True)]
 
@@ -35,6 +36,8 @@ def _merge(values: Sequence[Any]) -> Any:
         if "seconds" in first and len(values) > 1:
             spread = [value["seconds"] for value in values]
             merged |= {"low": min(spread), "high": max(spread)}
+        if "worst" in first:
+            merged["worst"] = max(value["worst"] for value in values)
         return merged
     if isinstance(first, list):
         return [_merge(each) for each in zip(*values, strict=True)]

@@ -16,6 +16,27 @@ def _ratio(above: float, below: float) -> str | None:
     return number(above / below) if below else None
 
 
+def onnx_table(rows: Rows) -> str:
+    """By side, each lambda: ms, and how many times faster than PyTorch as it is."""
+    lams = list(dict.fromkeys(row["lam"] for row in rows))
+    base = {row["lam"]: row["seconds"] for row in rows if row["side"] == "PyTorch"}
+    body = []
+    for side in dict.fromkeys(row["side"] for row in rows):
+        mine = {row["lam"]: row for row in rows if row["side"] == side}
+        cells = [
+            cell
+            for lam in lams
+            for cell in (times(mine[lam]), _ratio(base[lam], mine[lam]["seconds"]))
+        ]
+        body.append([side, *cells])
+    head = [
+        cell
+        for lam in lams
+        for cell in (f"lambda {lam:g}, ms", "times faster than PyTorch")
+    ]
+    return table(["side", *head], body)
+
+
 def _pass(point: Mapping[str, Any]) -> str:
     return "with backward" if point["backward"] else "forward"
 

@@ -15,8 +15,8 @@ def run(job: dict[str, Any]) -> dict[str, Any]:
     """Do a job.
 
     Args:
-        job: ``kind`` (operator, memory, roofline, upstream, growth, streaming, train
-            or asr), ``device``, and what the kind takes.
+        job: ``kind`` (operator, memory, roofline, upstream, growth, streaming, onnx,
+            train or asr), ``device``, and what the kind takes.
     """
     job = dict(job)
     kind, device = job.pop("kind"), torch.device(job.pop("device"))
@@ -53,6 +53,10 @@ def run(job: dict[str, Any]) -> dict[str, Any]:
         from espnet_ofa.bench.streaming import time_streaming
 
         return time_streaming(device=device, **job)
+    if kind == "onnx":
+        from espnet_ofa.bench.onnx import time_onnx
+
+        return time_onnx(device=device, **job)
     if kind == "train":
         from espnet_ofa.bench.training import time_training
 

@@ -4,6 +4,7 @@ r"""Time ourselves beside what people would use instead, and what lambda costs h
     python -m espnet_ofa.bin.bench upstream  --layers 2 --dtype int8 --batch 8
     python -m espnet_ofa.bin.bench asr       --asr exp/asr_ctc --audio dump/raw/test
     python -m espnet_ofa.bin.bench streaming --chunk_ms 320 --left 4
+    python -m espnet_ofa.bin.bench onnx      --layers 2
     python -m espnet_ofa.bin.bench train     --config conf/upstream.yaml
     python -m espnet_ofa.bin.bench calibrate --upstream exp/ssl/upstream --audio a.wav
 
@@ -20,6 +21,7 @@ import logging
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +35,7 @@ from espnet_ofa.bench.calibrate import (
     calibrate_recogniser,
     calibrate_upstream,
 )
-from espnet_ofa.bench.hubert import BASE, TINY
+from espnet_ofa.bench.hubert import BASE, TINY, YARDSTICK
 from espnet_ofa.bench.operator import BOUNDED, OURS, Point, points
 from espnet_ofa.bench.processes import run_fresh
 from espnet_ofa.bench.recognition import (
@@ -105,6 +107,12 @@ def get_parser() -> argparse.ArgumentParser:
     add_fresh(upstream)
     upstream.add_argument("--dtype", default="fp32", choices=("fp32", "bf16", "int8"))
     upstream.add_argument("--layers", type=int, default=12, help="2: DistilHuBERT's")
+    upstream.add_argument(
+        "--mode",
+        default="eager",
+        choices=("eager", "graphs"),
+        help="of optimize(); graphs: CUDA graphs, of the baselines too",
+    )
     upstream.add_argument("--batch", type=int, default=1)
     upstream.add_argument("--seconds", type=float, default=15.0)
     upstream.add_argument(
@@ -131,6 +139,16 @@ def get_parser() -> argparse.ArgumentParser:
     streaming.add_argument("--chunk_ms", type=int, default=320)
     streaming.add_argument("--left", type=int, default=4, help="chunks seen before")
     streaming.add_argument("--lams", type=_number, nargs="+", default=[0.0, 0.643, 1.0])
+
+    onnx = add("onnx", run_onnx, "an upstream in ONNX Runtime, on a CPU")
+    add_fresh(onnx)
+    onnx.add_argument("--layers", type=int, default=12)
+    onnx.add_argument("--extractor", default="logmel")
+    onnx.add_argument(
+        "--dtypes", nargs="+", choices=("fp32", "int8"), default=["fp32", "int8"]
+    )
+    onnx.add_argument("--seconds", type=float, default=15.0)
+    onnx.add_argument("--lams", type=_number, nargs="+", default=[0.0, 0.643, 1.0])
 
     train = add("train", run_train, "training throughput and memory")
     add_fresh(train)
@@ -247,11 +265,14 @@ def run_upstream(args: argparse.Namespace) -> None:
     """``bench upstream``."""
     shape = TINY if args.quick else BASE
     seconds = min(args.seconds, 2.0) if args.quick else args.seconds
-    names = ("dtype", "layers", "extractors", "lams", "batch", "mixed")
+    names = ("dtype", "layers", "extractors", "lams", "batch", "mixed", "mode")
     setup = {name: getattr(args, name) for name in names} | {"seconds": seconds}
     job = {"kind": "upstream", "shape": shape, **setup, **_limits(args)}
     answers = _fresh(args, job)
     sides = merge(answers, "sides")
+    base = next((s["seconds"] for s in sides if s["name"] == YARDSTICK), None)
+    for side in sides:  # of medians, as all ratios
+        side["speedup"] = base and base / side["seconds"]
     growth: dict[str, Any] = {}
     if args.growth:
         job = {"kind": "growth", "shape": shape, "layers": args.layers}
@@ -265,7 +286,8 @@ def run_upstream(args: argparse.Namespace) -> None:
     )
     _finish(
         args,
-        f"upstream-{args.device}-{args.dtype}-l{args.layers}-b{args.batch}{mixed}",
+        f"upstream-{args.device}-{args.dtype}-l{args.layers}-b{args.batch}{mixed}"
+        + ("-graphs" if args.mode == "graphs" else ""),
         title,
         _about(args, **setup),
         {"sides": sides, "growth": growth, "roofline": ceilings},
@@ -287,6 +309,8 @@ def run_asr(args: argparse.Namespace) -> None:
     if args.asr is None:
         raise SystemExit("bench asr needs --asr, the folder of an ESPnet training")
     config, model_file = find_checkpoint(args.asr, args.asr_model_file)
+    if args.quick:
+        args.utterances, args.beam_size = min(args.utterances, 2), 2
     names = ("lams", "searches", "beam_size", "rounds")
     setup = {name: getattr(args, name) for name in names}
     job = {"kind": "asr", "config": str(config), "model_file": str(model_file)}
@@ -326,6 +350,27 @@ def run_streaming(args: argparse.Namespace) -> None:
     )
 
 
+def run_onnx(args: argparse.Namespace) -> None:
+    """``bench onnx``."""
+    if args.device != "cpu":
+        raise SystemExit("bench onnx is for --device cpu")
+    setup = {
+        name: getattr(args, name) for name in ("layers", "extractor", "lams", "dtypes")
+    }
+    setup["seconds"] = min(args.seconds, 2.0) if args.quick else args.seconds
+    job = {"kind": "onnx", "shape": TINY if args.quick else BASE}
+    rows = merge(_fresh(args, {**job, **setup, **_limits(args)}), "rows")
+    _finish(
+        args,
+        f"onnx-{args.extractor}-l{args.layers}",
+        "An upstream in ONNX Runtime",
+        _about(args, **setup, onnxruntime=metadata.version("onnxruntime")),
+        {"rows": rows},
+        [tables.onnx_table(rows)],
+        None,
+    )
+
+
 def run_train(args: argparse.Namespace) -> None:
     """``bench train``."""
     config: dict[str, Any] = {"extractor": "logmel"}
@@ -333,6 +378,7 @@ def run_train(args: argparse.Namespace) -> None:
         config = yaml.safe_load(Path(args.config).read_text(encoding="utf-8"))
     if args.quick:
         config |= {**TINY, "layers": 2, "pos_kernel": 8, "pos_groups": 2}
+        args.batch, args.seconds = min(args.batch, 2), min(args.seconds, 2.0)
     names = ("batch", "seconds", "lams", "autocast")
     setup = {name: getattr(args, name) for name in names}
     job = {"kind": "train", "config": config, "rounds": args.rounds, **setup}
