@@ -10,8 +10,9 @@ from pathlib import Path, PurePosixPath
 from espnet_ofa.files import write_text
 
 CHECKSUMS_NAME = "checksums.json"
+CARD_NAME = "README.md"
 # The card may be edited on the website; the hub adds its own hidden files.
-NOT_LISTED = (CHECKSUMS_NAME, "README.md")
+NOT_LISTED = (CHECKSUMS_NAME, CARD_NAME)
 
 
 class NotAsPublished(ValueError):

@@ -8,7 +8,11 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from espnet_ofa.asr.building import building_args, loading_checkpoint
+from espnet_ofa.asr.building import (
+    building_args,
+    loading_checkpoint,
+    refuse_checkpoint,
+)
 from espnet_ofa.asr.guard import cap_lam
 from espnet_ofa.asr.package import check_package
 from espnet_ofa.asr.stem import ConvStem, NoStem
@@ -21,7 +25,6 @@ from espnet_ofa.subsampling import (
 from espnet_ofa.subsampling.compressor import CIFCompressor
 from espnet_ofa.subsampling.guidance import cardinality_loss
 from espnet_ofa.subsampling.lengths import valid_mask
-from espnet_ofa.upstream.checkpoint import refuse_misfit
 
 
 class InitKeeper(nn.Module):
@@ -270,9 +273,7 @@ class Adapter(nn.Module):
         if not self._claimed:
             own = set(self.state_dict(prefix=prefix))
             given = {k for k in state_dict if k.startswith(prefix)}
-            refuse_misfit(
-                "the checkpoint", f"{self.role}: ofa", own - given, given - own
-            )
+            refuse_checkpoint(f"{self.role}: ofa", own - given, given - own)
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
 

@@ -13,9 +13,12 @@ from __future__ import annotations
 import inspect
 import logging
 from argparse import Namespace
+from collections.abc import Collection
 from pathlib import Path
 
 import torch
+
+from espnet_ofa.upstream.checkpoint import refuse_misfit
 
 logger = logging.getLogger(__name__)
 
@@ -75,6 +78,15 @@ def checkpoint_to_load() -> Path | None:
     """The file that the running ``build_model_from_file`` will load, or None."""
     path = (_locals_of("build_model_from_file") or {}).get("model_file")
     return Path(path) if isinstance(path, (str, Path)) else None
+
+
+def refuse_checkpoint(
+    whose: str, missing: Collection[str], unexpected: Collection[str]
+) -> None:
+    """:func:`refuse_misfit` of what is being loaded, by the name of its file."""
+    path = checkpoint_to_load()
+    source = "the checkpoint" if path is None else str(path)
+    refuse_misfit(source, whose, missing, unexpected, starting=path is None)
 
 
 def initialising() -> bool:

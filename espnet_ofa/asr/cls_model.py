@@ -10,8 +10,8 @@ from espnet2.torch_utils.device_funcs import force_gatherable
 from torch import Tensor
 
 from espnet_ofa.asr.adapter import Adapter, only_adapter
+from espnet_ofa.asr.building import refuse_checkpoint
 from espnet_ofa.asr.slope import learn_lam
-from espnet_ofa.upstream.checkpoint import refuse_misfit
 
 
 class OFAClassificationModel(ESPnetClassificationModel):
@@ -87,4 +87,4 @@ class OFAClassificationModel(ESPnetClassificationModel):
 def _check_keys(model: OFAClassificationModel, keys: Any) -> None:
     """Refuse a checkpoint that does not fit, although ESPnet loads strict=False."""
     whose = "this model (model: ofa)"
-    refuse_misfit("the checkpoint", whose, keys.missing_keys, keys.unexpected_keys)
+    refuse_checkpoint(whose, keys.missing_keys, keys.unexpected_keys)

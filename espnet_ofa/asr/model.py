@@ -10,12 +10,11 @@ from espnet2.torch_utils.device_funcs import force_gatherable
 from torch import Tensor
 
 from espnet_ofa.asr.adapter import Adapter, only_adapter
-from espnet_ofa.asr.building import building_args
+from espnet_ofa.asr.building import building_args, refuse_checkpoint
 from espnet_ofa.asr.guard import needed_units
 from espnet_ofa.asr.sandwich import sandwich
 from espnet_ofa.asr.slope import learn_lam
 from espnet_ofa.subsampling.lengths import valid_mask
-from espnet_ofa.upstream.checkpoint import refuse_misfit
 
 
 class OFAASRModel(ESPnetASRModel):
@@ -131,4 +130,4 @@ def _check_keys(model: OFAASRModel, keys: Any) -> None:
         ours = f"{model.adapter.role}."
         missing = [key for key in missing if key.startswith(ours)]
     whose = "this model (model: ofa)"
-    refuse_misfit("the checkpoint", whose, missing, keys.unexpected_keys)
+    refuse_checkpoint(whose, missing, keys.unexpected_keys)

@@ -28,7 +28,6 @@ import espnet2.bin.asr_inference as stock
 import torch
 from espnet2.torch_utils.set_all_random_seed import set_all_random_seed
 
-from espnet_ofa.checksums import sha256
 from espnet_ofa.files import write_text
 from espnet_ofa.plugin import register
 from espnet_ofa.report.budget import (
@@ -48,6 +47,7 @@ from espnet_ofa.report.scoring import read_text
 from espnet_ofa.report.stats import STATS_NAME, DecodeStats, load_stats
 from espnet_ofa.subsampling.choice import parse_squeeze
 from espnet_ofa.subsampling.rate import check_lam
+from espnet_ofa.upstream.importers.source import read_weights
 from espnet_ofa.zoo.pull import pull_asr, speech2text_options
 
 _BUDGET = ("max_rtf", "max_macs_per_second", "calibration")
@@ -283,7 +283,7 @@ def decode_grid(args: argparse.Namespace) -> None:
     set_all_random_seed(args.seed)
     decoder = Decoder(args)
     setup = _setup(args, decoder)
-    model_sha256 = sha256(Path(args.asr_model_file))
+    model_sha256 = model_checksum(read_weights(Path(args.asr_model_file)))
     parameters = count_parameters(decoder.model)
     models = [
         Path(f) for f in (args.asr_train_config, args.asr_model_file, args.lm_file) if f

@@ -18,7 +18,6 @@ import torch
 import yaml
 from torch import Tensor
 
-from espnet_ofa.checksums import sha256
 from espnet_ofa.data.kaldi_dir import DataDir
 from espnet_ofa.data.table import read_table
 from espnet_ofa.files import write_text
@@ -29,13 +28,10 @@ from espnet_ofa.pretrain.masked import (
     unit_mask_from_frames,
 )
 from espnet_ofa.pretrain.targets import check_targets
+from espnet_ofa.report.budget import model_checksum
 from espnet_ofa.report.tables import PERIOD_TOLERANCE
 from espnet_ofa.subsampling.rate import DEFAULT_MEAN_ALPHA, lam_to_period_ms
-from espnet_ofa.upstream.checkpoint import (
-    WEIGHTS_NAME,
-    load_upstream,
-    save_pretrained,
-)
+from espnet_ofa.upstream.checkpoint import load_upstream, save_pretrained
 from espnet_ofa.upstream.config import UpstreamConfig
 from espnet_ofa.upstream.extractor import frame_lengths
 from espnet_ofa.upstream.model import OFAUpstream
@@ -206,7 +202,7 @@ def main(cmd: Sequence[str] | None = None) -> None:
         "utterances": len(waves),
         "data_dir": str(args.data_dir),
         "measured": rows,
-        "model_sha256": sha256(Path(args.output_dir) / WEIGHTS_NAME),
+        "model_sha256": model_checksum(upstream),
     }
     write_text(Path(args.output_dir) / "rate.json", json.dumps(report, indent=2) + "\n")
     for row in rows:

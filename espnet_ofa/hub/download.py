@@ -16,6 +16,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 
 from espnet_ofa.checksums import (
+    CARD_NAME,
     CHECKSUMS_NAME,
     NotAsPublished,
     read_checksums,
@@ -59,9 +60,14 @@ def pull(
         PermissionError: the hub refuses the token, or asks for one.
         ConnectionError: the hub cannot be reached.
         OSError: no room on the disk, or what else hinders reading and writing it.
-        ValueError: not a whole zip, a file is not what was published, or a revision of
-            what has none.
+        ValueError: no name, not a whole zip, a file is not what was published, or a
+            revision of what has none.
     """
+    if not str(name):
+        raise ValueError(
+            "expected a directory, a zip file or a hub id (user/model), found an empty "
+            "name"
+        )
     path = Path(name).expanduser()
     if revision is not None and path.exists():
         raise ValueError(
@@ -70,7 +76,10 @@ def pull(
             f"revision {revision}"
         )
     if path.is_dir():
-        _verify(path, only, without)
+        # What training exports has no card, and was never published.
+        published = only is None or (path / CARD_NAME).is_file()
+        if not _verify(path, only, without) and published:
+            logger.warning(f"{name} has no {CHECKSUMS_NAME}: it is not verified")
         return path
     if path.is_file():
         folder = _unpack(path, cache_dir)

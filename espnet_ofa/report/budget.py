@@ -13,6 +13,7 @@ import dataclasses
 import hashlib
 import json
 import logging
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -85,19 +86,22 @@ def search_setup(args: argparse.Namespace) -> dict[str, Any]:
     """What decides how long decoding takes, in the words of ESPnet's options."""
     setup: dict[str, Any] = {"search": args.search}
     if args.search == "beam":
-        for name in ("beam_size", "ctc_weight", "lm_weight", "penalty", "maxlenratio"):
-            setup[name] = getattr(args, name)
+        names = ["beam_size", "ctc_weight", "penalty", "maxlenratio"]
+        names += ["lm_weight"] * bool(args.lm_file)
+        setup.update((name, getattr(args, name)) for name in names)
     return {**setup, "batch_size": args.batch_size, "dtype": args.dtype}
 
 
-def model_checksum(model: nn.Module) -> str:
+def model_checksum(model: nn.Module | Mapping[str, object]) -> str:
     """SHA-256 over names, shapes, types and values; which lambda is set does not count.
 
-    Quantised layers keep their weights packed; those count by their values too.
+    Of a state dict it is the same, whatever file that was read from. Quantised layers
+    keep their weights packed; those count by their values too.
     """
+    state = model.state_dict() if isinstance(model, nn.Module) else model
     digest = hashlib.sha256()
-    for name, value in sorted(model.state_dict().items()):
-        if name.startswith("policy.") or ".policy." in name:
+    for name, value in sorted(state.items()):
+        if re.search(r"(^|\.)policy\.(?!learnable\.)", name):
             continue  # the lambda of now, and how often it was drawn
         digest.update(name.encode())
         for tensor in _tensors(value):

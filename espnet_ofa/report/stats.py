@@ -50,8 +50,9 @@ class DecodeStats:
         parameters: parameters of the model, by top-level part.
         reference: Kaldi text file with the references, None if there is none.
         phones: hypotheses and references are phones, not words.
-        model_sha256: of the file that the recogniser's weights were read from; None
-            where nobody took note.
+        model_sha256: of the weights that were read, by
+            :func:`espnet_ofa.report.budget.model_checksum`; None where nobody took
+            note.
         setup: how it was decoded and on what (search, beam, threads, device ...).
     """
 

@@ -133,6 +133,7 @@ def collect_rows(
     decode_dir: str | Path,
     references: Mapping[str, str] | None = None,
     score: Callable[[Path, str], Mapping[Unit, Score]] | None = None,
+    keep: Callable[[Path, DecodeStats], bool] | None = None,
 ) -> list[Row]:
     """Score everything in one decode dir.
 
@@ -143,6 +144,7 @@ def collect_rows(
             decoding.
         score: scores one folder against a Kaldi text file; by default by its words or,
             where it says so, its phones.
+        keep: asked with folder and stats before anything is scored; by default all are.
 
     Returns:
         Rows by test set, then lambda.
@@ -163,6 +165,8 @@ def collect_rows(
     rows = []
     for folder in folders:
         stats = load_stats(folder)
+        if keep is not None and not keep(folder, stats):
+            continue
         reference = (references or {}).get(stats.test_set, stats.reference)
         if reference is None or not Path(reference).is_file():
             raise FileNotFoundError(

@@ -73,8 +73,18 @@ def refuse_misfit(
     missing: Collection[str],
     unexpected: Collection[str],
     misshapen: Collection[str] = (),
+    *,
+    starting: bool = False,
 ) -> None:
     """Raise an error that names the keys of a checkpoint that do not fit, if any.
+
+    Args:
+        source: the checkpoint.
+        whose: keys it was expected to have.
+        missing: of them.
+        unexpected: keys.
+        misshapen: keys, with the shapes expected and found.
+        starting: a training, which could take over a part, asks for it.
 
     Raises:
         ValueError: there are. Not a RuntimeError: ESPnet catches that and tries other
@@ -90,8 +100,9 @@ def refuse_misfit(
     if problems:
         raise ValueError(
             f"{source} does not fit {whose}; {'; '.join(problems)}. Use the "
-            "config.yaml it was trained with; to start training from a part of it, use "
-            "--init_param"
+            "config.yaml it was trained with"
+            + "; to start training from a part of it, use --init_param"
+            * starting
         )
 
 

@@ -18,7 +18,6 @@ from espnet_ofa.zoo.fetches import find_fetches
 from espnet_ofa.zoo.licenses import LICENSES
 from espnet_ofa.zoo.usage import REPO, asr_use, python, shell
 
-CARD_NAME = "README.md"
 ONNX_NAME = "model.onnx"
 UNKNOWN_LICENSE = "unknown"  # the hub knows it by this name
 
@@ -279,13 +278,17 @@ def _pictures(report: Path | None) -> list[str]:
 
 
 def _setups(rows: Sequence[Row]) -> list[str]:
-    """How it was decoded; the same words once."""
-    lines = []
+    """How it was decoded: systems, or rows where a system has several ways."""
+    found: dict[str, dict[str, list[str]]] = {}
     for row in rows:
         setup = ", ".join(f"{k} {v}" for k, v in row.stats.setup.items())
-        line = f"Decoded with {setup}."
-        if line not in lines:
-            lines.append(line)
+        told = f"{row.stats.test_set}{_setting(row)}"
+        found.setdefault(row.system, {}).setdefault(setup, []).append(told)
+    lines = []
+    for system, ways in found.items():
+        for setup, told in ways.items():
+            which = f" ({'; '.join(told)})" if len(ways) > 1 else ""
+            lines.append(f"{system}{which}: decoded with {setup}.")
     return lines
 
 

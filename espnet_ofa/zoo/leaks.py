@@ -70,9 +70,9 @@ def refuse_secrets(folder: Path, names: Iterable[str] | None = None) -> None:
         for where, text, vocabulary in _pieces(folder / name):
             if _KINDS.search(text) or (not vocabulary and _NAMED.search(text)):
                 raise ValueError(
-                    f"{folder / name}: {where} holds what looks like an access token, "
-                    "a password or a private key; remove it where it came from, then "
-                    "pack again"
+                    f"{name} of the package: {where} holds what looks like an access "
+                    "token, a password or a private key; remove it where it came from, "
+                    "then pack again"
                 )
     if left := [name for name in names if _is_binary(Path(name))]:
         logger.info(f"not searched for secrets, as not text: {', '.join(left)}")

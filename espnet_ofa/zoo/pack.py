@@ -26,19 +26,19 @@ from torch import Tensor
 
 from espnet_ofa.asr.package import META_NAME, config_text
 from espnet_ofa.checksums import (
+    CARD_NAME,
     CHECKSUMS_NAME,
     NOT_LISTED,
     read_checksums,
-    sha256,
     write_checksums,
 )
 from espnet_ofa.files import no_room, write_file, write_text
+from espnet_ofa.report.budget import model_checksum
 from espnet_ofa.report.folder import write_report
 from espnet_ofa.report.tables import ssl_section
 from espnet_ofa.upstream import OFAUpstream
 from espnet_ofa.upstream.checkpoint import CONFIG_NAME, WEIGHTS_NAME, from_pretrained
 from espnet_ofa.zoo.card import (
-    CARD_NAME,
     ONNX_NAME,
     UNKNOWN_LICENSE,
     About,
@@ -130,7 +130,8 @@ def pack_asr(
     if bpemodel is not None:
         trained["bpemodel"] = str(bpemodel)
     about = _with_command(about, exp_dir)
-    rows = own_rows(exp_dir, source, decode_dirs, references)
+    checksum = model_checksum(state)
+    rows = own_rows(exp_dir, source, checksum, decode_dirs, references)
     taken = {Path(text) for text in strings(trained)}
     clash = sorted(name for name in _AT_ROOT if Path(name) in taken)
     if clash:
@@ -141,7 +142,7 @@ def pack_asr(
     with _drafted(out_dir) as folder:
         name = exp_dir.resolve().name.lstrip(".")  # hidden files are the hub's
         config, config_path = _lay_out(folder / free_name(name, taken), trained, source)
-        model = load_packed(folder, state)
+        model = load_packed(folder, state, source)
         learned = settle_lams(model, config)
         write_text(config_path, config_text(config))
         _save(state, folder / WEIGHTS_NAME)
@@ -194,7 +195,7 @@ def pack_upstream(
     if home.name == "upstream":  # as pre-training leaves it, in its own folder
         home = home.parent
     about = _with_command(about, home)
-    facts = _read_rate(source / RATE_NAME, sha256(source / WEIGHTS_NAME))
+    facts = _read_rate(source / RATE_NAME, model_checksum(upstream))
     with _drafted(out_dir) as folder:
         config = upstream.config.to_dict()
         upstream.config.to_yaml(folder / CONFIG_NAME)

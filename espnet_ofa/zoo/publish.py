@@ -14,10 +14,15 @@ from huggingface_hub import (
 )
 from huggingface_hub.utils import get_session, hf_raise_for_status
 
-from espnet_ofa.checksums import CHECKSUMS_NAME, NOT_LISTED, read_checksums, verify
+from espnet_ofa.checksums import (
+    CARD_NAME,
+    CHECKSUMS_NAME,
+    NOT_LISTED,
+    read_checksums,
+    verify,
+)
 from espnet_ofa.hub import HUB_ID
 from espnet_ofa.hub.errors import explained
-from espnet_ofa.zoo.card import CARD_NAME
 from espnet_ofa.zoo.leaks import refuse_secrets
 from espnet_ofa.zoo.usage import REPO
 

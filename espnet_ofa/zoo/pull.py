@@ -12,6 +12,7 @@ weights alone before ESPnet sees it.
 
 from __future__ import annotations
 
+import glob
 import inspect
 import os
 import tempfile
@@ -32,6 +33,7 @@ from espnet_ofa.plugin import register
 from espnet_ofa.upstream import set_lam
 from espnet_ofa.upstream.checkpoint import WEIGHTS_NAME
 from espnet_ofa.upstream.importers.source import read_weights
+from espnet_ofa.zoo.usage import only_ctc
 
 if TYPE_CHECKING:
     from espnet2.bin.asr_inference import Speech2Text
@@ -100,10 +102,16 @@ def pull_asr(name: str | Path, **options: Any) -> Path:
     """
     folder = pull(name, without="*.pth", **options)
     _, files = _read_meta(folder)
-    needed = [path for key, path in files.items() if key != "asr_model_file"]
-    if all(path.is_file() for path in (folder / WEIGHTS_NAME, *needed)):
+    listed = read_checksums(folder) if (folder / CHECKSUMS_NAME).is_file() else ()
+    spare = files.pop("asr_model_file")
+    # Those of a language model, and what a config names.
+    needed = {folder / WEIGHTS_NAME, *files.values(), *(folder / x for x in listed)}
+    if all(path.is_file() for path in needed - {spare}):
         return folder
-    return pull(name, **options)  # of espnet2.bin.pack, or with a language model
+    if not (folder / WEIGHTS_NAME).is_file():  # of espnet2.bin.pack
+        return pull(name, **options)
+    without = glob.escape(spare.relative_to(folder).as_posix())
+    return pull(name, without=without, **options)
 
 
 def _search_defaults(speech2text: Any, config_path: str) -> dict[str, Any]:
@@ -114,10 +122,9 @@ def _search_defaults(speech2text: Any, config_path: str) -> dict[str, Any]:
     if isinstance(vocabulary, list):
         usual = inspect.signature(speech2text).parameters["beam_size"].default
         defaults["beam_size"] = min(usual, len(vocabulary))
-    # As ESPnet's model decides it. With another weight the search would choose by the
-    # scores of a decoder that is not there.
-    conf = config.get("model_conf") or {}
-    if config.get("decoder") != "transducer" and conf.get("ctc_weight") == 1.0:
+    # With another weight the search would choose by the scores of a decoder that is not
+    # there.
+    if only_ctc(config):
         defaults["ctc_weight"] = 1.0
     return defaults
 
@@ -208,6 +215,11 @@ def _packed(folder: Path) -> Iterator[tuple[dict[str, str], dict[str, Tensor], P
             ) from e
         try:
             yield options, state, source
+        except ValueError as e:
+            read = options["asr_model_file"]
+            if read == str(source) or read not in str(e):
+                raise
+            raise ValueError(str(e).replace(read, str(source))) from e
         except RuntimeError as e:
             if "loading state_dict" not in str(e):
                 raise

@@ -9,7 +9,18 @@ from espnet_ofa.report.tradeoff import Row
 
 REPO = "USER/NAME"  # publishing puts the repository's name in its place
 
-_SEARCH = ("beam_size", "ctc_weight", "penalty", "maxlenratio")
+# Arguments of ESPnet's Speech2Text that decide what its search finds.
+_SEARCH = ("beam_size", "ctc_weight", "penalty", "maxlenratio", "minlenratio")
+# What a setup has although nobody asked for it; the device is no option.
+_USUAL = {"batch_size": 1, "dtype": "float32"}
+_NO_OPTION = ("search", "device")
+
+
+def only_ctc(config: Mapping[str, Any]) -> bool:
+    """Whether a recogniser decodes by CTC alone, as ESPnet's model decides it."""
+    decoder = config.get("decoder")
+    weight = (config.get("model_conf") or {}).get("ctc_weight")
+    return decoder is None or (decoder != "transducer" and weight == 1.0)
 
 
 def asr_use(
@@ -26,19 +37,25 @@ def asr_use(
         learned: training settled lambda.
         has_lam: there is one.
     """
-    setup: Mapping[str, object] = rows[0].stats.setup if rows else {}
-    only_ctc = config.get("decoder") is None
     best = min(rows, key=lambda row: row.wer).stats if rows else None
-    lam = None if not has_lam else 0.5 if best is None else best.lam
+    setup: Mapping[str, object] = {} if best is None else best.setup
+    # The learned one has digits that nobody would type.
+    own = learned if best is None else best.adaptive
+    lam = None if own or not has_lam else 0.5 if best is None else best.lam
     squeeze = None if best is None else best.squeeze
 
-    if setup.get("search", "greedy" if only_ctc else "beam") == "greedy":
-        search = "--search greedy"
-    else:
-        usual = {"beam_size": 5, "maxlenratio": -200}
-        given = {name: setup[name] for name in _SEARCH if name in setup} or usual
-        search = " ".join(f"--{name} {value}" for name, value in given.items())
-    knobs = "" if lam is None else f" --lam {lam:.3g}"
+    alone = only_ctc(config)
+    greedy = setup.get("search", "greedy" if alone else "beam") == "greedy"
+    given = {
+        name: value
+        for name, value in setup.items()
+        if name not in _NO_OPTION and value != _USUAL.get(name)
+    }
+    if not (greedy or given):
+        given = {"beam_size": 5, "maxlenratio": -200}
+    options_of = [f"--{name} {_value(value)}" for name, value in given.items()]
+    search = " ".join(["--search greedy"] * greedy + options_of)
+    knobs = " --lam own" if own else "" if lam is None else f" --lam {lam!r}"
     knobs += "" if squeeze is None else f" --squeeze {squeeze}"
     files = "`data/test` holds `wav.scp`, a name and an audio file in each line"
     by_prefix = ", which goes by prefixes, so that a few words may differ"
@@ -52,12 +69,10 @@ def asr_use(
             f"    --output_dir decoded --test_set test:data/test{knobs} \\",
             f"    {search}",
         ),
-        "In Python, with ESPnet's own search"
-        + by_prefix * (search == "--search greedy")
-        + ":",
+        "In Python, with ESPnet's own search" + by_prefix * greedy + ":",
     ]
     options: dict[str, object] = {"beam_size": 5}
-    if only_ctc:
+    if alone:
         options = {"beam_size": 1, "ctc_weight": 1.0}
     if setup.get("search") == "beam":
         options = {name: setup[name] for name in _SEARCH if name in setup}
@@ -68,9 +83,9 @@ def asr_use(
     arguments = "".join(f", {name}={value}" for name, value in options.items())
     imports, sets = [], []
     if lam is not None:
-        own = "without it: the learned one" if learned else "0: exact; 1: shortest"
+        told = "without it: the learned one" if learned else "0: exact; 1: shortest"
         imports.append("set_lam")
-        sets.append(f"set_lam(speech2text.asr_model, {lam:.3g})  # {own}")
+        sets.append(f"set_lam(speech2text.asr_model, {lam!r})  # {told}")
     if squeeze is not None:
         imports.append("set_squeeze")
         sets.append(f'set_squeeze(speech2text.asr_model, "{squeeze}")')
@@ -95,6 +110,11 @@ def asr_use(
         + (" So does ESPnet's own way here, by `checksums.json`." * ours)
     )
     return "\n\n".join(parts)
+
+
+def _value(value: object) -> str:
+    """As a command line takes it."""
+    return " ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 def shell(*lines: str) -> str:

@@ -34,21 +34,38 @@ def read_trained(path: Path) -> dict[str, Tensor]:
         ) from e
 
 
-def load_packed(folder: Path, state: dict[str, Tensor]) -> nn.Module:
+def load_packed(folder: Path, state: dict[str, Tensor], source: Path) -> nn.Module:
     """The packed model as ESPnet loads it; every key must fit.
 
+    Args:
+        folder: of the package.
+        state: weights in its checkpoint.
+        source: the checkpoint that was packed, for messages: the folder may be a draft.
+
     Raises:
-        ValueError: missing or unexpected keys, by name.
+        ValueError: missing, unexpected or misshapen keys, by name.
     """
     register()
     from espnet2.tasks.asr import ASRTask
 
     with speech2text_options(folder) as options:
-        model, args = ASRTask.build_model_from_file(
-            options["asr_train_config"], options["asr_model_file"]
-        )
+        path = options["asr_model_file"]
+        try:
+            model, args = ASRTask.build_model_from_file(
+                options["asr_train_config"], path
+            )
+        except (RuntimeError, ValueError) as e:
+            found = str(e).replace(path, str(source))
+            if isinstance(e, RuntimeError):  # ESPnet's, of another shape
+                if "loading state_dict" not in found:
+                    raise
+                found = f"{source} does not fit: {' '.join(found.split())[:500]}"
+            raise ValueError(
+                f"{source.with_name('config.yaml')} does not build a model that loads: "
+                + found
+            ) from e
     if not getattr(args, "use_adapter", False):
-        check_fit(model, state, "the checkpoint")
+        check_fit(model, state, str(source))
     return model
 
 

@@ -71,9 +71,13 @@ def test_a_misfit_names_its_keys(conf, run_train, part, key):
     state["posterior.surplus"] = value
     torch.save(state, path)
     surplus = f"2 unexpected: {part}.surplus, posterior.surplus"
-    with pytest.raises(ValueError, match=f"1 missing: {key}; {surplus}"):
+    with pytest.raises(
+        ValueError, match=f"{path} does not .*1 missing: {key}; {surplus}"
+    ):
         _load(exp, "1epoch.pth")
-    with pytest.raises(ValueError, match=surplus):  # keys that nothing takes
+    with pytest.raises(
+        ValueError, match=f"{surplus}.* --init_param"
+    ):  # keys that nothing takes
         run_train(conf, "--init_param", str(path), name="from")
 
 
@@ -87,7 +91,7 @@ def test_another_config_is_told_in_a_few_words(conf, run_train):
     found = re.search(r"(\d+) unexpected: .* and (\d+) more", str(e.value))
     assert found and int(found[1]) == int(found[2]) + 10
     assert str(e.value).count("decoder.") == 10
-    assert "config.yaml" in str(e.value) and "--init_param" in str(e.value)
+    assert "config.yaml" in str(e.value) and "--init_param" not in str(e.value)
 
 
 @pytest.mark.parametrize("lost", ["ctc.ctc_lo.weight", "encoder.policy.draws"])

@@ -254,6 +254,35 @@ def test_a_package_depends_on_all_that_is_in_it(recipe, name, files):
         assert "finished before" in run(script, **options).stdout
 
 
+# In the place of Python: what it is asked to do.
+TOOL = """tool() { shift; echo "asked: $*"; }"""
+
+
+@pytest.mark.parametrize("name", ["", "Mine 1"])
+def test_an_upstream_is_packed_without_recognisers(recipe, name):
+    write, run = recipe
+    options = dict(
+        expdir="exp", asr_exp="exp/ctc", s2s_exp="exp/s2s", ssl_exp="exp/ssl",
+        adaptive_configs="", s2s_adaptive_configs="", pretrained_upstream="",
+        inference_asr_model="", inference_s2s_model="", inference_config="",
+        s2s_inference_config="", inference_lams="", s2s_inference_lams="",
+        hf_license="other", hf_license_name=name, hf_datasets="", lang="en",
+        pack_onnx="auto",
+    )  # fmt: skip
+    assert "no trained model in exp" in run(f"{TOOL}\nstage_14", **options).stderr
+    write("exp/ssl/upstream/rate.json", "{}")
+    write("exp/ssl/train.log", "")
+    done = run(f"{TOOL}\nstage_14", **options)
+    assert done.returncode == 0, done.stderr
+    (asked,) = [line for line in done.stdout.splitlines() if "asked: " in line]
+    assert "publish pack_upstream --upstream_dir exp/ssl/upstream" in asked
+    assert ("--license other --license_name Mine 1 --datasets" in asked) == bool(name)
+    changed = run(f"{TOOL}\nstage_14", **{**options, "hf_license_name": "Yours"})
+    assert "now: license=other, Yours" in changed.stderr
+    done = run("hf_repo=a/b pack_system=ctc stage_15", **options)
+    assert "--pack_system ctc: not trained; there are: ssl" in done.stderr
+
+
 def test_missing_checkpoint(recipe):
     write, run = recipe
     need = "need_checkpoint exp/valid.pth 10"

@@ -22,11 +22,11 @@ import yaml  # noqa: E402
 from espnet2.tasks.asr import ASRTask  # noqa: E402
 
 from espnet_ofa.bin import asr_inference, report, ssl_align  # noqa: E402
-from espnet_ofa.checksums import sha256  # noqa: E402
 from espnet_ofa.data.alignments import read_alignments  # noqa: E402
 from espnet_ofa.data.kaldi_dir import DataDir  # noqa: E402
 from espnet_ofa.data.table import DataError  # noqa: E402
 from espnet_ofa.report import decoding  # noqa: E402
+from espnet_ofa.report.budget import model_checksum  # noqa: E402
 from espnet_ofa.report.length_limit import LengthLimit, end_detected  # noqa: E402
 from espnet_ofa.report.scoring import read_text  # noqa: E402
 from espnet_ofa.report.stats import load_stats  # noqa: E402
@@ -343,14 +343,14 @@ def test_results_tell_their_model(space, grid, tmp_path):
     options = ["--lam=0", *greedy_options(space)]
     out = run(space, [config, f"--asr_model_file={moved}"], "moved", *options)
     first = load_stats(out / "lam0" / "test")
-    assert first.model_sha256 == sha256(path)
+    assert first.model_sha256 == model_checksum(torch.load(path, weights_only=True))
     assert first.model_sha256 == load_stats(grid / "lam0" / "test").model_sha256
     state = torch.load(path, weights_only=True)
     state["ctc.ctc_lo.bias"] += 1
     torch.save(state, moved)
     os.utime(moved, (0, 0))
     run(space, [config, f"--asr_model_file={moved}"], "moved", *options)
-    assert load_stats(out / "lam0" / "test").model_sha256 == sha256(moved)
+    assert load_stats(out / "lam0" / "test").model_sha256 == model_checksum(state)
 
 
 def test_report_of_a_real_grid(space, grid, capsys):

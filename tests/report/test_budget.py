@@ -1,5 +1,6 @@
 """lam="auto": what fits, what is refused, and what a calibration belongs to."""
 
+import argparse
 import json
 
 import pytest
@@ -20,9 +21,11 @@ from espnet_ofa.report.budget import (
     model_checksum,
     nominal_calibration,
     save_calibration,
+    search_setup,
 )
 from espnet_ofa.report.cost import count_macs
 from espnet_ofa.upstream import OFAUpstream, UpstreamConfig
+from espnet_ofa.upstream.importers.source import read_weights
 
 LAMS = [0.0, 0.05, 0.5, 1.0, 1.5]
 
@@ -149,6 +152,28 @@ def test_checksum_follows_the_weights_not_lambda():
     quantised = nn.ao if hasattr(nn, "ao") else torch.ao.nn
     layer = quantised.quantized.dynamic.Linear(3, 2)
     assert model_checksum(layer) == model_checksum(layer)
+    learned = {"frontend.policy.learnable.raw": torch.zeros(1)}
+    assert model_checksum(learned) != model_checksum({})
+
+
+def test_checksum_is_that_of_the_values_whatever_the_file(tmp_path):
+    model = upstream()
+    torch.save(model.state_dict(), tmp_path / "model.pth")
+    model.save_pretrained(tmp_path)
+    found = [
+        model_checksum(read_weights(path))
+        for path in (tmp_path / "model.pth", tmp_path / "model.safetensors")
+    ]
+    assert found == [model_checksum(model)] * 2
+
+
+def test_a_setup_tells_of_a_language_model_only_where_there_is_one():
+    options = dict.fromkeys(("ctc_weight", "penalty", "maxlenratio"), 0.0)
+    options |= {"search": "beam", "beam_size": 2, "batch_size": 1, "dtype": "float32"}
+    args = argparse.Namespace(**options, lm_weight=1.0, lm_file=None)
+    assert "lm_weight" not in search_setup(args)
+    args.lm_file = "lm.pth"
+    assert search_setup(args)["lm_weight"] == 1.0
 
 
 def test_macs_by_formula_need_no_measurement():

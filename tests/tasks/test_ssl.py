@@ -11,11 +11,11 @@ import yaml
 
 from espnet_ofa import OFAUpstream
 from espnet_ofa.bin import ssl_export, ssl_targets
-from espnet_ofa.checksums import sha256
 from espnet_ofa.data.boundaries import Segmentation
 from espnet_ofa.data.kaldi_dir import DataDir
 from espnet_ofa.data.table import read_table
 from espnet_ofa.pretrain.model import MaskedPredictionModel
+from espnet_ofa.report.budget import model_checksum
 from espnet_ofa.report.tables import ssl_section
 from espnet_ofa.tasks.ssl import AlignedCrop, OFASSLTask
 
@@ -221,7 +221,9 @@ def test_training_then_export_gives_the_same_upstream(corpus, targets, tmp_path)
     exp = tmp_path / "exp"
     train(corpus, targets, exp)
     rate = export(corpus / "train", exp, tmp_path / "up")
-    assert rate["model_sha256"] == sha256(tmp_path / "up/model.safetensors")
+    assert rate["model_sha256"] == model_checksum(
+        OFAUpstream.from_pretrained(tmp_path / "up")
+    )
     checkpoint = exp / "valid.loss.ave.pth"
     model, _ = OFASSLTask.build_model_from_file(exp / "config.yaml", checkpoint)
     wave = torch.randn(1, 8000)

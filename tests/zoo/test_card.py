@@ -134,6 +134,36 @@ def test_the_command_is_that_of_the_results():
     assert "--beam_size 5 --maxlenratio -200" in card(config=config).content
 
 
+def test_a_decoder_that_is_not_built_is_not_searched_with():
+    config = {**CONFIG, "decoder": "transformer", "model_conf": {"ctc_weight": 1.0}}
+    text = card(config=config).content
+    assert "--search greedy" in text and "beam_size=1, ctc_weight=1.0)" in text
+    config["model_conf"] = {"ctc_weight": 0.3}
+    assert "--search greedy" not in card(config=config).content
+
+
+def test_each_way_of_decoding_says_whose_it_is():
+    other = replace(row(0.7, 1, {**BEAM, "minlenratio": 0.1}), system="beam")
+    text = card([row(0.3, 2), other]).content
+    search = "--beam_size 3 --ctc_weight 0.7 --maxlenratio -90.0 --minlenratio 0.1"
+    assert f"--lam 0.7 \\\n    {search}\n" in text and "goes by prefixes" not in text
+    assert '", beam_size=3, ctc_weight=0.7, minlenratio=0.1)' in text
+    assert "\nctc: decoded with search greedy, device a phone.\n" in text
+    assert "\nbeam: decoded with search beam, beam_size 3," in text
+    text = card([row(0.3, 2), replace(other, system="ctc")]).content
+    assert "\nctc (test at lambda 0.3): decoded with search greedy" in text
+
+
+def test_lambda_is_exact():
+    text = card([row(0.4593, 1)]).content
+    assert "--lam 0.4593 " in text and "asr_model, 0.4593)" in text
+    text = card([row(0.3, 2), row(0.4593, 1, adaptive=True)]).content
+    assert "--lam own " in text and "set_lam" not in text
+    assert "set_lam" in card([row(0.3, 1), row(0.4593, 2, adaptive=True)]).content
+    text = card(learned=[LearnedLam("encoder", 0.4593, 0.5)]).content
+    assert "--lam own " in text and "set_lam" not in text
+
+
 def test_no_lambda_where_there_is_none():
     squeezed = row(None, 1, squeeze="2,1,2")
     for rows in ([squeezed], []):

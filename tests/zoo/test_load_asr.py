@@ -22,10 +22,12 @@ from test_docs import blocks  # noqa: E402
 from tiny import UPSTREAM  # noqa: E402
 
 from espnet_ofa.bin import asr_inference  # noqa: E402
+from espnet_ofa.report.budget import model_checksum  # noqa: E402
 from espnet_ofa.upstream import OFAUpstream, UpstreamConfig  # noqa: E402
 from espnet_ofa.zoo.pack import pack_asr  # noqa: E402
 from espnet_ofa.zoo.publish import publish  # noqa: E402
 from espnet_ofa.zoo.pull import load_asr  # noqa: E402
+from espnet_ofa.zoo.results import own_rows  # noqa: E402
 
 ENCODER = {
     "output_size": 8,
@@ -108,6 +110,7 @@ def test_the_command_of_the_card(packed, speech, hub, tmp_path, monkeypatch):
     soundfile.write("speech.wav", speech, 16000, subtype="FLOAT")
     Path("data/test").mkdir(parents=True)
     Path("data/test/wav.scp").write_text("u speech.wav\n")
+    Path("data/test/text").write_text("u ab\n")
     card = hub.files("user/tiny")["README.md"].decode()
     install, command = re.findall(r"```sh\n(.*?)```", card, re.DOTALL)[:2]
     assert install.startswith("pip install")
@@ -117,6 +120,11 @@ def test_the_command_of_the_card(packed, speech, hub, tmp_path, monkeypatch):
     asr_inference.main(words[3:])
     (text,) = Path("decoded").glob("lam*/test/text")
     assert text.read_text().startswith("u")
+    # Results of the published weights are those of the checkpoint that was packed.
+    trained = packed.parent / "asr_ctc/valid.loss.ave.pth"
+    checksum = model_checksum(torch.load(trained, weights_only=True))
+    (row,) = own_rows(trained.parent, trained, checksum, ["decoded"])
+    assert "bpemodel" not in row.stats.setup
 
 
 def test_the_checkpoint_of_espnet_is_not_touched(packed, speech, tmp_path):
@@ -143,6 +151,10 @@ def test_weights_of_another_shape(packed, tmp_path):
     shutil.copytree(packed, folder)
     (folder / "checksums.json").unlink()
     state = load_file(folder / "model.safetensors")
+    save_file({**state, "more": torch.zeros(9)}, folder / "model.safetensors")
+    message = rf"^{folder}/model\.safetensors does not fit this .*: more\. Use the"
+    with pytest.raises(ValueError, match=message):
+        load_asr(folder)
     state["ctc.ctc_lo.bias"] = torch.zeros(9)
     save_file(state, folder / "model.safetensors")
     message = r"model\.safetensors does not fit.*ctc\.ctc_lo\.bias"

@@ -24,7 +24,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from espnet_ofa.bin import publish as command
-from espnet_ofa.checksums import sha256, verify
+from espnet_ofa.checksums import verify
+from espnet_ofa.report.budget import model_checksum
 from espnet_ofa.upstream import OFAUpstream
 from espnet_ofa.zoo.card import About, asr_card
 from espnet_ofa.zoo.fetches import FETCHING, find_fetches
@@ -205,7 +206,9 @@ def test_an_upstream(run, tmp_path):
     source = run.root / "upstream"
     rate = {"data_dir": f"{run.root}/data", "target_period_ms": 90}
     points = [{"lam": 0, "period_ms": 20}, {"lam": 1, "period_ms": 88}]
-    measured_with = {"model_sha256": sha256(source / "model.safetensors")}
+    measured_with = {
+        "model_sha256": model_checksum(OFAUpstream.from_pretrained(source))
+    }
     text = json.dumps({**rate, "measured": points, **measured_with})
     (source / "rate.json").write_text(text)
     about = About(license="mit", datasets=("noise",), language=None)
@@ -305,13 +308,21 @@ def test_a_checkpoint_that_does_not_fit(run, tmp_path):
     state = torch.load(run.exp / run.checkpoint, weights_only=True)
     state["surplus"] = state.pop("ctc.ctc_lo.weight")
     torch.save(state, path)
-    with pytest.raises(ValueError, match=r"ctc\.ctc_lo\.weight.*surplus"):
+    message = rf"{exp}/config\.yaml .*: {path} does .*ctc\.ctc_lo\.weight.*surplus"
+    with pytest.raises(ValueError, match=message) as refused:
         pack_asr(exp, run.checkpoint, out)
+    assert ".out" not in str(refused.value)  # the draft, which is gone
     config = yaml.safe_load((exp / "config.yaml").read_text())
     config["model"] = "espnet"  # ESPnet's own says nothing of it
     (exp / "config.yaml").write_text(yaml.safe_dump(config))
-    with pytest.raises(ValueError, match=r"missing: ctc\.ctc_lo\.weight.*surplus"):
+    message = rf"^{path} does .*missing: ctc\.ctc_lo\.weight.*surplus"
+    with pytest.raises(ValueError, match=message):
         pack_asr(exp, run.checkpoint, out)
+    state["ctc.ctc_lo.weight"] = state.pop("surplus")[:, :1]
+    torch.save(state, path)
+    with pytest.raises(ValueError, match=rf"{path} does not fit: .*ctc_lo") as refused:
+        pack_asr(exp, run.checkpoint, out)
+    assert ".out" not in str(refused.value) and "again" not in str(refused.value)
     assert not out.exists() and not list(tmp_path.glob(".out*"))
 
 
@@ -381,7 +392,7 @@ def test_what_would_show_is_refused(upstream, tmp_path, monkeypatch):
     monkeypatch.setattr("socket.gethostname", lambda: "gpu7.cluster")
     out = tmp_path / "out"
     rate = {"target_period_ms": 90, "measured": [{"lam": 1, "period_ms": 88}]}
-    rate["model_sha256"] = sha256(upstream / "model.safetensors")
+    rate["model_sha256"] = model_checksum(OFAUpstream.from_pretrained(upstream))
     text = json.dumps({**rate, "device": "xgpu7.clusters"})
     (upstream / "rate.json").write_text(text)
     pack_upstream(upstream, out)  # part of another name
@@ -395,7 +406,9 @@ def test_what_would_show_is_refused(upstream, tmp_path, monkeypatch):
     with pytest.raises(ValueError, match=r"README\.md of .*: line \d+ names a folder"):
         pack_upstream(upstream, out, about=about)
     about = About(command="python3 -m x --api_key 0123456789abcdef0123")
-    with pytest.raises(ValueError, match=r"README\.md: line \d+ holds .* token"):
+    with pytest.raises(
+        ValueError, match=r"^README\.md of the .* line \d+ holds .* token"
+    ):
         pack_upstream(upstream, out, about=about)
     assert verify(out) and not list(tmp_path.glob(".out*"))
 

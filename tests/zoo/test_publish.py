@@ -212,7 +212,7 @@ def test_secrets_stay(packed):
     assert set(packed_files(packed)) == FILES
     card = packed / "README.md"
     card.write_text(card.read_text() + "\n    HF_TOKEN=hf_" + "aB3" * 12 + "\n")
-    with pytest.raises(ValueError, match=r"README\.md: line \d+ holds what"):
+    with pytest.raises(ValueError, match=r"README\.md of .*: line \d+ holds what"):
         packed_files(packed)
 
 
@@ -251,14 +251,16 @@ def test_secrets_of_every_kind_stay(tmp_path, name, text):
     (tmp_path / name).write_text(text)
     for encoding in ("utf-8", "utf-16") if name.endswith("t") else ("utf-8",):
         (tmp_path / name).write_text(text, encoding=encoding)
-        with pytest.raises(ValueError, match=f"{name}: .* holds what looks") as refused:
+        with pytest.raises(
+            ValueError, match=f"{name} of .*: .* holds what looks"
+        ) as refused:
             refuse_secrets(tmp_path)
         assert KEY not in str(refused.value)
 
 
 def test_what_is_not_utf8_is_searched(tmp_path):
     (tmp_path / "notes.txt").write_bytes(b"\xe9t\xe9\npassword: \xe9\n")
-    with pytest.raises(ValueError, match=r"notes\.txt: line 2 holds"):
+    with pytest.raises(ValueError, match=r"notes\.txt of .*: line 2 holds"):
         refuse_secrets(tmp_path)
 
 

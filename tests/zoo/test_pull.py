@@ -27,7 +27,7 @@ from espnet_ofa.interop.s3prl import UpstreamExpert
 from espnet_ofa.upstream import UpstreamConfig
 from espnet_ofa.zoo.pack import pack_upstream
 from espnet_ofa.zoo.publish import publish
-from espnet_ofa.zoo.pull import load_asr, speech2text_options
+from espnet_ofa.zoo.pull import load_asr, pull_asr, speech2text_options
 
 NAME = "user/tiny"
 
@@ -502,6 +502,33 @@ def test_unlisted_folders_serve_with_a_word(hub, upstream_folder, caplog):
     api.upload_folder(repo_id=NAME, folder_path=upstream_folder)
     OFAUpstream.from_pretrained(NAME)
     assert f"{NAME} has no checksums.json" in caplog.text
+    for card in (True, False):  # what training exports has none
+        caplog.clear()
+        OFAUpstream.from_pretrained(upstream_folder)
+        told = f"{upstream_folder} has no checksums.json: it is not verified"
+        assert (told in caplog.text) == card
+        (upstream_folder / "README.md").unlink(missing_ok=True)
+    command.main(["pull", str(upstream_folder)])
+    assert told in caplog.text
+
+
+def test_an_empty_name_is_no_folder():
+    with pytest.raises(SystemExit, match="Error: expected a directory.*empty name"):
+        command.main(["pull", ""])
+
+
+def test_only_the_checkpoint_of_espnet_is_left_out(hub, tmp_path):
+    """Not what the config names, although it is a checkpoint too."""
+    weights = {"w": torch.randn(3)}
+    folder = packed_asr(tmp_path / "asr", asr_model_file=weights)
+    save_file(weights, folder / "model.safetensors")
+    torch.save(weights, folder / "exp/beats.pth")
+    write_checksums(folder)
+    api = HfApi()
+    api.create_repo(NAME)
+    api.upload_folder(repo_id=NAME, folder_path=folder)
+    found = pull_asr(NAME)
+    assert {p.name for p in (found / "exp").iterdir()} == {"beats.pth", "config.yaml"}
 
 
 DISK_FULL = """

@@ -109,6 +109,7 @@ pack_system=ctc        # what stage 15 uploads: ctc, s2s, ssl or the name of an 
 pack_onnx=auto         # model.onnx in the package of ssl: true, false or, if it can be made, auto
 hf_repo=""             # Hugging Face repository, USER/NAME
 hf_license=unknown     # of the weights, for the model card, e.g. cc-by-4.0
+hf_license_name=""     # with hf_license=other: what it is called
 hf_datasets=""         # hub ids of the corpora, for the card, e.g. openslr/librispeech_asr
 hf_args=""             # more options of upload, e.g. "--private" or "--dry_run"
 # End of options

@@ -112,23 +112,33 @@ run_inference() { # [JOB=1:N] LOG OPTION...
         python3 -m espnet_ofa.bin.asr_inference "$@"
 }
 
+# name dir checkpoint of all that stage 14 packs: an upstream has no checkpoint
+packable() {
+    systems | cut -f1-3
+    if [ -z "${pretrained_upstream}" ] && [ -f "${ssl_exp}/upstream/rate.json" ]; then
+        printf 'ssl\t%s\n' "${ssl_exp}"
+    fi
+}
+
 stage_14() {
     local found name dir model
-    found=$(systems)
-    [ -n "${found}" ] || die "no trained model in ${expdir}; run stages 10 to 12 first"
-    while IFS=$'\t' read -r name dir model _ <&3; do
+    found=$(packable)
+    [ -n "${found}" ] || die "no trained model in ${expdir}; run stages 8 to 12 first"
+    while IFS=$'\t' read -r name dir model <&3; do
+        if [ "${name}" = ssl ]; then
+            pack ssl "${dir}" "" \
+                pack_upstream --upstream_dir "${dir}/upstream" --onnx "${pack_onnx}"
+            continue
+        fi
         need_checkpoint "${dir}/${model}" "10 to 12"
         pack "${name}" "${dir}" "${model}" \
             pack_asr --exp_dir "${dir}" --model_file "${model}"
     done 3<<<"${found}"
-    if [ -z "${pretrained_upstream}" ] && [ -f "${ssl_exp}/upstream/rate.json" ]; then
-        pack ssl "${ssl_exp}" "" \
-            pack_upstream --upstream_dir "${ssl_exp}/upstream" --onnx "${pack_onnx}"
-    fi
 }
 
 pack_inputs() { # NAME DIR CHECKPOINT: what the package is made from, one per line
-    printf '%s\n' "license=${hf_license}" "datasets=${hf_datasets}" "lang=${lang}"
+    printf '%s\n' "license=${hf_license}${hf_license_name:+, ${hf_license_name}}" \
+        "datasets=${hf_datasets}" "lang=${lang}"
     if [ "$1" = ssl ]; then
         printf '%s\n' "onnx=${pack_onnx}" "$2"/upstream/* "$2/train.log"
     else
@@ -145,6 +155,7 @@ pack() { # NAME DIR CHECKPOINT COMMAND OPTION...: into DIR/packed
         # shellcheck disable=SC2086
         tool "${packed}/pack.log" publish "$@" --out_dir "${packed}/model" \
             --zip "${packed}/model.zip" --license "${hf_license}" \
+            ${hf_license_name:+--license_name "${hf_license_name}"} \
             --datasets ${hf_datasets} --language "${lang}"
         finish "${packed}"
     fi
@@ -154,7 +165,7 @@ pack() { # NAME DIR CHECKPOINT COMMAND OPTION...: into DIR/packed
 stage_15() {
     [ -n "${hf_repo}" ] || usage_error "stage 15 needs --hf_repo USER/NAME"
     local found dir model inputs wanted
-    found=$(systems && printf 'ssl\t%s\n' "${ssl_exp}")
+    found=$(packable)
     IFS=$'\t' read -r dir model < <(awk -F'\t' -v OFS='\t' -v name="${pack_system}" \
         '$1 == name {print $2, $3}' <<<"${found}") || true
     [ -n "${dir}" ] || die "--pack_system ${pack_system}: not trained; there are:" \
