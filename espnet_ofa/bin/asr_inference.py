@@ -357,7 +357,11 @@ def main(cmd: Sequence[str] | None = None) -> None:
         )
         with ExitStack() as stack:
             if args.model_tag is not None:
-                packed = speech2text_options(pull_asr(args.model_tag))
+                try:
+                    folder = pull_asr(args.model_tag)
+                except (ImportError, OSError, ValueError) as error:
+                    raise SystemExit(f"Error: {error}") from error
+                packed = speech2text_options(folder)
                 vars(args).update(stack.enter_context(packed))
             decode_grid(args)
         return

@@ -160,3 +160,9 @@ def test_weights_of_another_shape(packed, tmp_path):
     message = r"model\.safetensors does not fit.*ctc\.ctc_lo\.bias"
     with pytest.raises(ValueError, match=message):
         load_asr(folder)
+
+
+def test_the_command_line_says_in_one_line_what_it_was_given(tmp_path):
+    options = ["--output_dir", str(tmp_path / "out"), "--search", "greedy"]
+    with pytest.raises(SystemExit, match="Error: .*nobody"):
+        asr_inference.main(["--model_tag", str(tmp_path / "nobody"), *options])
