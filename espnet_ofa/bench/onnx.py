@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from espnet_ofa.bench.encoders import RATE, make_waves
+from espnet_ofa.bench.encoders import make_waves
 from espnet_ofa.bench.timing import Call, interleave
 from espnet_ofa.upstream import OFAUpstream, UpstreamConfig
 from espnet_ofa.zoo.onnx import export_onnx
@@ -33,7 +33,7 @@ def time_onnx(
     """Time one utterance of noise at each lambda, on a CPU, untrained weights.
 
     Returns:
-        ``rows``: by side and lambda the timing, the RTF, and ``units``, which agree.
+        ``rows``: by side and lambda the timing and ``units``, which agree.
     """
     config = UpstreamConfig(extractor=extractor, layers=layers, **shape)
     upstream = OFAUpstream(config).eval()
@@ -65,18 +65,12 @@ def time_onnx(
         timings = interleave(
             named, rounds=rounds, block=3, device=device, most_seconds=most_seconds
         )
-        rows = []
-        for side, lam in calls:
-            timing = timings[f"{side}/{lam}"]
-            row = {
-                "side": side,
-                "lam": lam,
-                "units": units[side, lam],
-                **asdict(timing),
-            }
-            row["rtf"] = timing.seconds * RATE / wave.shape[1]
-            rows.append(row)
-        return {"rows": rows}
+    rows = [
+        {"side": side, "lam": lam, "units": units[side, lam]}
+        | asdict(timings[f"{side}/{lam}"])
+        for side, lam in calls
+    ]
+    return {"rows": rows}
 
 
 def _encode(
