@@ -9,35 +9,30 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")" # the recipe, where a link to this file lies
 
+# shellcheck source=/dev/null
+. ./path.sh
+# shellcheck source=/dev/null
+. "${OFA_TEMPLATE}/utils/parse_options.sh"
+
 systems="ofa none mean2 mean3 mean4"
 seeds="0"
 ssl_expdir=""
 cls_args=""
-while [ $# -ge 2 ]; do
-    case $1 in
-        --systems) systems=$2 ;;
-        --seeds) seeds=$2 ;;
-        --ssl_expdir) ssl_expdir=$2 ;;
-        --cls_args) cls_args=$2 ;;
-        *) break ;;
-    esac
-    shift 2
-done
+take_options systems seeds ssl_expdir cls_args -- "$@"
 if [ -z "${ssl_expdir}" ]; then
-    echo "--ssl_expdir is required: the exp folder that holds ssl_system_*_seed*" >&2
-    exit 2
+    usage_error "--ssl_expdir is required: the exp folder that holds ssl_system_*_seed*"
 fi
 
 for seed in ${seeds}; do
     for system in ${systems}; do
         options=(--upstream "${ssl_expdir}/ssl_system_${system}_seed${seed}/upstream"
             --cls_tag "system_${system}_seed${seed}")
-        args="--seed ${seed} ${cls_args}"
+        args="--seed ${seed}${cls_args:+ ${cls_args}}"
         if [ "${system}" != ofa ]; then # there is no lambda to draw, learn or choose
             options+=(--adaptive_configs "" --inference_lams own)
             args+=" --frontend_conf lam=null --frontend_conf lam_train=null"
         fi
-        ./run.sh "$@" "${options[@]}" --cls_args "${args}"
+        ./run.sh ${rest[@]+"${rest[@]}"} "${options[@]}" --cls_args "${args}"
     done
 done
 
@@ -56,7 +51,5 @@ for done in exp/cls_*system_*_seed*/*/.done; do
     esac
     decoded+=("${name/_seed/@}=${dir}")
 done
-# shellcheck source=/dev/null
-. ./path.sh
 python3 -m espnet_ofa.bin.report --metric accuracy --decode_dirs "${decoded[@]}" \
     --out exp/report_systems

@@ -6,6 +6,7 @@
 #   # End of options
 #
 # parse_options FILE "$@"       FILE holds the block and has assigned it already
+# take_options NAME... -- "$@"  assigns these, for a script that hands on all others: rest
 
 option_names() { # FILE
     sed -n '/^# End of options/q; s/^\([a-z][a-z0-9_]*\)=.*/\1/p' "$1"
@@ -49,5 +50,25 @@ parse_options() { # FILE ARGUMENT...
         esac
         printf -v "${name}" '%s' "$2"
         shift 2
+    done
+}
+
+take_options() { # NAME... -- ARGUMENT...
+    local names=" "
+    while [ "$1" != -- ]; do
+        names+="$1 "
+        shift
+    done
+    shift
+    rest=()
+    while [ $# -gt 0 ]; do
+        if [[ $1 == --* && ${names} == *" ${1#--} "* ]]; then
+            [ $# -gt 1 ] || usage_error "$1 needs a value"
+            printf -v "${1#--}" '%s' "$2"
+            shift
+        else
+            rest+=("$1")
+        fi
+        shift
     done
 }

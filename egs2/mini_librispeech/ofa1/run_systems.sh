@@ -1,0 +1,1 @@
+../../TEMPLATE/ofa1/asr_systems.sh

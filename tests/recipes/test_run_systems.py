@@ -1,0 +1,145 @@
+"""run_systems.sh: what it asks of run.sh, and of the report."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+TEMPLATE = Path(__file__).resolve().parents[2] / "egs2/TEMPLATE/ofa1"
+# Beside the script: says how it was called, and leaves what a recipe would.
+RUN = """#!/usr/bin/env bash
+printf '%s\\n' "$@" CALL >>calls
+"""
+PYTHON = f"""#!/usr/bin/env bash
+[ "$1" = -m ] || exec {sys.executable} "$@"
+printf '%s\\n' "$@" >>reports
+"""
+
+
+@pytest.fixture
+def recipe(tmp_path):
+    """Folder of a recipe, and a function that runs its run_systems.sh."""
+    (tmp_path / "path.sh").symlink_to(TEMPLATE / "path.sh")
+    for path, text in (("run.sh", RUN), ("bin/python3", PYTHON)):
+        (tmp_path / path).parent.mkdir(exist_ok=True)
+        (tmp_path / path).write_text(text)
+        (tmp_path / path).chmod(0o755)
+
+    def run(kind, *options):
+        link = tmp_path / "run_systems.sh"
+        link.unlink(missing_ok=True)
+        link.symlink_to(TEMPLATE / f"{kind}_systems.sh")
+        paths = f"{tmp_path / 'bin'}:{os.environ['PATH']}"
+        return subprocess.run(
+            ["bash", link, *options],
+            env={**os.environ, "PATH": paths, "VIRTUAL_ENV": sys.prefix},
+            capture_output=True,
+            text=True,
+        )
+
+    return tmp_path, run
+
+
+def calls(folder):
+    """Options of each call of run.sh."""
+    found = []
+    for call in (folder / "calls").read_text().split("\nCALL\n")[:-1]:
+        words = call.split("\n")
+        found.append(dict(zip(words[::2], words[1::2], strict=True)))
+    return found
+
+
+def finish(folder, *models):
+    for model in models:
+        (folder / "exp" / model).mkdir(parents=True)
+        (folder / "exp" / model / ".done").touch()
+
+
+def decoded(folder):
+    """Folders of results by report and name."""
+    found, lines = {}, (folder / "reports").read_text().split("\n")
+    pairs = [line.split("=") for line in lines if "=exp/" in line]
+    outs = [lines[i + 1] for i, line in enumerate(lines) if line == "--out"]
+    found["outs"] = outs
+    return found | {name: path for name, path in pairs}
+
+
+def test_recognisers(recipe):
+    folder, run = recipe
+    options = ["--systems", "ofa ofa_at_1 squeeze", "--seeds", "1", "--nbpe", "50"]
+    done = run("asr", *options, "--asr_args", "--max_epoch 2")
+    assert done.returncode == 0, done.stderr
+    ofa, at_1, squeeze = calls(folder)
+    assert ofa["--system"] == "ofa" and ofa["--nbpe"] == "50"
+    assert ofa["--ssl_args"] == "--seed 1" and ofa["--skip_stages"] == "11"
+    assert ofa["--asr_args"] == "--seed 1 --max_epoch 2"
+    assert ofa["--asr_tag"] == "system_ofa_seed1" and ofa["--adaptive_configs"] == ""
+    # Fine-tuned from the upstream of another.
+    assert at_1["--ssl_tag"] == ofa["--ssl_tag"] == "system_ofa_seed1"
+    assert squeeze["--ssl_tag"] == "system_stochastic_seed1"
+
+
+def test_all_tasks_and_their_reports(recipe):
+    folder, run = recipe
+    mark = "decode_ctc"
+    finish(
+        folder,
+        f"asr_phone_mean2_seed0/{mark}",
+        f"asr_phone_ofa_seed12/{mark}",
+        "asr_phone_ofa_seed12_s2s/decode_s2s",
+        f"asr_train_asr_adaptive_price_phone_ofa_seed12/{mark}",
+        f"asr_train_asr_adaptive_phone_ends_seed12/{mark}",
+        f"asr_system_mean2_seed0/{mark}",  # another task
+    )
+    options = ["--systems", "ofa", "--seeds", "0", "--tasks", "ctc s2s adaptive"]
+    done = run("asr", *options, "--name", "phone", "--token_type", "phn")
+    assert done.returncode == 0, done.stderr
+    (call,) = calls(folder)
+    assert call["--s2s_tag"] == "phone_ofa_seed0_s2s" and call["--token_type"] == "phn"
+    assert not {"--skip_stages", "--adaptive_configs"} & set(call)
+    assert call["--ssl_tag"] == "system_ofa_seed0"  # one upstream for all tasks
+    found = decoded(folder)
+    assert found.pop("outs") == ["exp/report_phones", "exp/report_phones_s2s"]
+    ctc = {
+        "mean2@0": f"exp/asr_phone_mean2_seed0/{mark}",
+        "adaptive_price@12": f"exp/asr_train_asr_adaptive_price_phone_ofa_seed12/{mark}",
+        "adaptive_ends@12": f"exp/asr_train_asr_adaptive_phone_ends_seed12/{mark}",
+    }
+    # The last line of ofa@12 is of the second report.
+    assert found == ctc | {"ofa@12": "exp/asr_phone_ofa_seed12_s2s/decode_s2s"}
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--tasks", "ctc tts"], "--tasks are ctc, s2s and adaptive, not 'tts'"),
+        (["--systems"], "--systems needs a value"),
+    ],
+)
+def test_bad_options(recipe, options, message):
+    folder, run = recipe
+    done = run("asr", *options)
+    assert done.returncode == 2 and message in done.stderr
+    assert not (folder / "calls").exists()
+
+
+def test_classifiers(recipe):
+    folder, run = recipe
+    assert run("cls").returncode == 2
+    finish(
+        folder,
+        "cls_system_mean2_seed0/classify",
+        "cls_train_cls_adaptive_price_system_ofa_seed0/classify",
+    )
+    done = run("cls", "--ssl_expdir", "../exp", "--systems", "ofa mean2", "--ngpu", "0")
+    assert done.returncode == 0, done.stderr
+    ofa, mean2 = calls(folder)
+    assert ofa["--upstream"] == "../exp/ssl_system_ofa_seed0/upstream"
+    assert ofa["--cls_args"] == "--seed 0" and "--inference_lams" not in ofa
+    assert mean2["--inference_lams"] == "own" and mean2["--ngpu"] == "0"
+    assert "lam_train=null" in mean2["--cls_args"]
+    found = decoded(folder)
+    assert found.pop("outs") == ["exp/report_systems"]
+    assert set(found) == {"mean2@0", "adaptive_price@0"}
