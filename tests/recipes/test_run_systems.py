@@ -84,12 +84,13 @@ def test_recognisers(recipe):
 def test_all_tasks_and_their_reports(recipe):
     folder, run = recipe
     mark = "decode_ctc"
+    learned = f"asr_train_asr_adaptive_price_phone_ofa_seed12/{mark}"
     finish(
         folder,
+        learned,
         f"asr_phone_mean2_seed0/{mark}",
         f"asr_phone_ofa_seed12/{mark}",
         "asr_phone_ofa_seed12_s2s/decode_s2s",
-        f"asr_train_asr_adaptive_price_phone_ofa_seed12/{mark}",
         f"asr_train_asr_adaptive_phone_ends_seed12/{mark}",
         f"asr_system_mean2_seed0/{mark}",  # another task
     )
@@ -104,7 +105,7 @@ def test_all_tasks_and_their_reports(recipe):
     assert found.pop("outs") == ["exp/report_phones", "exp/report_phones_s2s"]
     ctc = {
         "mean2@0": f"exp/asr_phone_mean2_seed0/{mark}",
-        "adaptive_price@12": f"exp/asr_train_asr_adaptive_price_phone_ofa_seed12/{mark}",
+        "adaptive_price@12": f"exp/{learned}",
         "adaptive_ends@12": f"exp/asr_train_asr_adaptive_phone_ends_seed12/{mark}",
     }
     # The last line of ofa@12 is of the second report.
