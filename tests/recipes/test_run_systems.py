@@ -134,10 +134,14 @@ def test_classifiers(recipe):
         "cls_system_mean2_seed0/classify",
         "cls_train_cls_adaptive_price_system_ofa_seed0/classify",
     )
-    done = run("cls", "--ssl_expdir", "../exp", "--systems", "ofa mean2", "--ngpu", "0")
+    options = ["--systems", "ofa mean2 ofa_at_0.5", "--ngpu", "0"]
+    done = run("cls", "--ssl_expdir", "../exp", *options)
     assert done.returncode == 0, done.stderr
-    ofa, mean2 = calls(folder)
+    ofa, mean2, at = calls(folder)
     assert ofa["--upstream"] == "../exp/ssl_system_ofa_seed0/upstream"
+    assert at["--upstream"] == ofa["--upstream"] != mean2["--upstream"]
+    assert "lam=0.5 --frontend_conf lam_train=null" in at["--cls_args"]
+    assert at["--inference_lams"] == "own" and at["--cls_tag"] != ofa["--cls_tag"]
     assert ofa["--cls_args"] == "--seed 0" and "--inference_lams" not in ofa
     assert mean2["--inference_lams"] == "own" and mean2["--ngpu"] == "0"
     assert "lam_train=null" in mean2["--cls_args"]

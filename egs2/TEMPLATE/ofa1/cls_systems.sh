@@ -1,14 +1,14 @@
 #!/usr/bin/env bash
 # The main comparison for a classification task: one once-for-all upstream against one for
-# each frame period, as run_systems.sh of an ASR recipe (see ../../synth/ofa1) has
-# pre-trained them, each fine-tuned with the same data for the same number of steps. The
-# OFA model also learns a lambda of its own. What is finished is left as it is.
-#   ./run_systems.sh --ssl_expdir ../../synth/ofa1/exp [--systems "ofa none mean3"] [--seeds 0]
+# each frame period, as run_systems.sh of an ASR recipe has pre-trained them, each
+# fine-tuned with the same data for the same number of steps. ofa_at_LAMBDA is fine-tuned
+# at one lambda; ofa at all of them, and it learns lambdas of its own as well. What is
+# finished is left as it is.
+#   ./run_systems.sh --ssl_expdir ../../an4/ofa1/exp [--systems "ofa none mean3"] [--seeds 0]
 #       [--cls_args ARGS] [OPTION...]
 # ARGS and OPTIONs are those of run.sh, such as --data_dir.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")" # the recipe, where a link to this file lies
-
 # shellcheck source=/dev/null
 . ./path.sh
 # shellcheck source=/dev/null
@@ -23,16 +23,27 @@ if [ -z "${ssl_expdir}" ]; then
     usage_error "--ssl_expdir is required: the exp folder that holds ssl_system_*_seed*"
 fi
 
+train() { # SYSTEM SEED
+    local system=$1 seed=$2 upstream=$1 lam=null args options
+    case ${system} in
+        ofa_at_*) # the OFA upstream, fine-tuned at one lambda
+            upstream=ofa
+            lam=${system#ofa_at_}
+            ;;
+    esac
+    args="--seed ${seed}${cls_args:+ ${cls_args}}"
+    options=(--upstream "${ssl_expdir}/ssl_system_${upstream}_seed${seed}/upstream"
+        --cls_tag "system_${system}_seed${seed}")
+    if [ "${system}" != ofa ]; then # there is no lambda to draw, learn or choose
+        options+=(--adaptive_configs "" --inference_lams own)
+        args+=" --frontend_conf lam=${lam} --frontend_conf lam_train=null"
+    fi
+    ./run.sh ${rest[@]+"${rest[@]}"} "${options[@]}" --cls_args "${args}"
+}
+
 for seed in ${seeds}; do
     for system in ${systems}; do
-        options=(--upstream "${ssl_expdir}/ssl_system_${system}_seed${seed}/upstream"
-            --cls_tag "system_${system}_seed${seed}")
-        args="--seed ${seed}${cls_args:+ ${cls_args}}"
-        if [ "${system}" != ofa ]; then # there is no lambda to draw, learn or choose
-            options+=(--adaptive_configs "" --inference_lams own)
-            args+=" --frontend_conf lam=null --frontend_conf lam_train=null"
-        fi
-        ./run.sh ${rest[@]+"${rest[@]}"} "${options[@]}" --cls_args "${args}"
+        train "${system}" "${seed}"
     done
 done
 
