@@ -194,10 +194,24 @@ def test_throughput_of_a_training(capsys):
     # of 32 GPUs, 1.4 million samples each
     assert whole.audio_hours(960) == 250_000 * 32 * 1.4e6 / 16000 / 3600
     tiny = ROOT / "egs2/TEMPLATE/ofa1/conf/tiny/train_ssl.yaml"
-    module.main([str(tiny), "--seconds", "1", "--steps", "1", "--data_hours", "7"])
-    row = [cell.strip() for cell in capsys.readouterr().out.splitlines()[-1].split("|")]
-    assert row[1:4] == ["train_ssl", "-", "7"] and float(row[4].replace(",", "")) > 1
-    assert row[6].endswith("at 1 s")
+    options = [str(tiny), "--seconds", "1", "--steps", "1", "--data_hours", "7"]
+
+    def last_row(*more):
+        module.main([*options, *more])
+        last = capsys.readouterr().out.splitlines()[-1]
+        return [cell.strip().replace(",", "") for cell in last.split("|")]
+
+    row = last_row("--price_per_hour", "24")
+    assert row[1:5] == ["train_ssl", "-", "7", "-"] and float(row[5]) > 1
+    # A day costs 24 * 24.
+    assert float(row[7]) == pytest.approx(7 / float(row[5]) * 24, abs=0.6)
+    assert row[8].endswith("at 1 s")
+    # Nobody waits for a GPU that is not here.
+    planned, twice = (last_row("--assume_tflops", str(1e-5 * n)) for n in (1, 2))
+    flops = float(planned[4]) * 1e9
+    assert 1e5 < flops < 1e9 and planned[7] == "-"
+    assert float(planned[5]) == pytest.approx(1e7 * 0.3 / flops, rel=0.1)
+    assert float(twice[5]) == pytest.approx(2 * float(planned[5]), rel=0.1)
 
 
 @pytest.mark.parametrize("config", found("decode"))

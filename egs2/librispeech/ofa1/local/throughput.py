@@ -2,12 +2,16 @@
 r"""How long each training of this recipe takes on the machine at hand, and its memory.
 
     local/throughput.py [--device cuda] [--gpus 8] [conf/train_ssl_960h.yaml ...]
+    local/throughput.py --assume_tflops 312 --price_per_hour 2  # a GPU that is not here
 
 Builds the model of every configuration at full size, takes a few steps on noise as the
 trainer does (lambda drawn anew at each, autocast as configured, AdamW), and prints a
 table. One step is one utterance on a CPU, on a GPU what one of ``--gpus`` gets of a
 batch. Days are hours of audio over measured speed: they leave out loading, validation
 and what several GPUs wait for each other.
+
+With ``--assume_tflops`` nothing is timed: operations are counted, and speed is what a
+GPU of that peak would reach at ``--assume_share`` of it. A plan, not a measurement.
 """
 
 from __future__ import annotations
@@ -17,12 +21,12 @@ import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import fmean
 from typing import Any
 
 import torch
 import yaml
 from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
 
 from espnet_ofa.pretrain.distill import DistillationModel
 from espnet_ofa.report.environment import cpu_name
@@ -158,8 +162,15 @@ class Step:
         return float(loss.detach())  # waits for the GPU
 
 
-def measure(training: Training, args: argparse.Namespace) -> dict[str, float]:
-    """Hours of audio per hour, and bytes: weights, optimiser, and a step's peak."""
+def measure(training: Training, args: argparse.Namespace) -> dict[str, Any]:
+    """What a few steps tell.
+
+    Returns:
+        ``speed``: hours of audio per hour; ``flops`` of a second of audio, forward and
+        backward, mean over draws of lambda, None where time was measured; ``bytes``:
+        weights, optimiser, and a step's peak on this machine; ``batch_seconds`` of
+        audio in that step.
+    """
     crop = getattr(training.args, "crop_seconds", None)
     seconds = args.seconds or crop or 12.3  # LibriSpeech's mean
     utterances = 1
@@ -169,37 +180,50 @@ def measure(training: Training, args: argparse.Namespace) -> dict[str, float]:
     torch.manual_seed(0)
     step = Step(training, make_batch(training, utterances, seconds), args.device)
     step()  # warm-up; makes the optimiser's states
-    times = []
-    for _ in range(args.steps):
+    audio = args.steps * utterances * seconds
+    flops = None
+    if args.assume_tflops:
+        with FlopCounterMode(display=False) as counter:
+            for _ in range(args.steps):
+                step()
+        flops = counter.get_total_flops() / audio
+        speed = args.assume_tflops * 1e12 * args.assume_share / flops
+    else:
         start = time.perf_counter()
-        step()
-        times.append(time.perf_counter() - start)
+        for _ in range(args.steps):
+            step()
+        speed = audio / (time.perf_counter() - start)
     held = sum(p.numel() * p.element_size() for p in step.model.parameters())
     states = step.optimizer.state.values()
     held += sum(t.numel() * t.element_size() for s in states for t in s.values())
     return {
-        "speed": utterances * seconds / fmean(times),
+        "speed": speed,
+        "flops": flops,
         "batch_seconds": utterances * seconds,
         "bytes": held + peak_bytes(step, args.device),
     }
 
 
-def row(training: Training, found: dict[str, float], args: argparse.Namespace) -> list:
+def row(training: Training, found: dict[str, Any], args: argparse.Namespace) -> list:
     """A line of the table."""
     hours = training.audio_hours(args.data_hours)
     updates = "-" if training.updates is None else f"{training.updates:,}"
+    device_hours = hours / found["speed"]
+    price = args.price_per_hour
     return [
         training.name,
         updates,
         f"{hours:,.0f}",
-        f"{found['speed']:.2f}",
-        f"{hours / found['speed'] / 24:,.1f}",
+        "-" if found["flops"] is None else f"{found['flops'] / 1e9:.3g}",
+        f"{found['speed']:,.{0 if found['speed'] > 100 else 2}f}",
+        f"{device_hours / 24:,.1f}",
+        "-" if price is None else f"{price * device_hours:,.0f}",
         f"{found['bytes'] / 1e9:.1f} at {found['batch_seconds']:.0f} s",
     ]
 
 
-HEADER = ["configuration", "updates", "audio (h)", "audio h per hour", "days on one"]
-HEADER += ["memory (GB)"]
+HEADER = ["configuration", "updates", "audio (h)", "GFLOP per s of audio"]
+HEADER += ["audio h per hour", "days on one", "cost", "memory (GB)"]
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -214,6 +238,13 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument("--steps", type=int, default=4, help="that are timed")
     parser.add_argument(
         "--data_hours", type=float, default=960, help="where epochs are passes"
+    )
+    parser.add_argument("--price_per_hour", type=float, help="of one device")
+    parser.add_argument(
+        "--assume_tflops", type=float, help="peak of a GPU, as its maker says"
+    )
+    parser.add_argument(
+        "--assume_share", type=float, default=0.3, help="of the peak that is reached"
     )
     return parser
 
@@ -231,6 +262,11 @@ def main(cmd: list[str] | None = None) -> None:
             training = build(config, Path(folder))
             rows.append(row(training, measure(training, args), args))
             print(" | ".join(rows[-1]), flush=True)
+    if args.assume_tflops:
+        where = (
+            f"Planned, not measured: {args.assume_share:.0%} of {args.assume_tflops:g} "
+            "TFLOP/s"
+        )
     print(f"\n{where}; PyTorch {torch.__version__}\n\n{markdown_table(HEADER, rows)}")
 
 
