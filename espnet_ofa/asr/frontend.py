@@ -78,6 +78,8 @@ class OFAFrontend(Adapter, AbsFrontend):
 
     role = "frontend"
     frame_ms = OFAUpstream.frame_ms
+    # (B,) units of the last forward where it returned frames of 20 ms again.
+    unit_lengths: Tensor | None = None
 
     def __init__(
         self,
@@ -238,7 +240,8 @@ class OFAFrontend(Adapter, AbsFrontend):
             encoded.states[-1:] if self.layer_weights is None else encoded.aligned()
         )
         learning = self.training and torch.is_grad_enabled()
-        if learning and self._updates <= self.freeze_updates:
+        waiting = learning and self._updates <= self.freeze_updates
+        if waiting:
             states = [state.detach() for state in states]
         if self.layer_weights is None:
             units = states[-1]
@@ -251,7 +254,11 @@ class OFAFrontend(Adapter, AbsFrontend):
         if not self.upsample:
             return units, encoded.lengths
         self._durations = valid_mask(n_frames, size).float()
-        return self.upstream.to_frames(units, encoded.durations, size), n_frames
+        self.unit_lengths = encoded.lengths
+        up = self.upstream.to_frames(units, encoded.durations, size)
+        if waiting and self.layer_weights is None:  # the up-sampler, too
+            up = up.detach()
+        return up, n_frames
 
     def _extract(self, wave: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """Frames, masked in training; of a batch once, however often it is encoded."""

@@ -22,6 +22,7 @@ import torch
 from espnet_ofa.data.table import read_table
 from espnet_ofa.files import write_text
 from espnet_ofa.plugin import register
+from espnet_ofa.report.budget import model_checksum
 from espnet_ofa.report.classifying import Classifier, Guess, classify_test_set
 from espnet_ofa.report.environment import cpu_name
 from espnet_ofa.report.knob import OWN
@@ -115,6 +116,7 @@ def run_system(
 ) -> None:
     """Classify every test set at every lambda of one system."""
     classifier = Classifier(system.config, system.model_file, device)
+    checksum = model_checksum(classifier.model)
     where = f"{cpu_name()} ({torch.get_num_threads()} threads)"
     if device == "cuda":
         where = torch.cuda.get_device_name()
@@ -139,6 +141,7 @@ def run_system(
                 lam_start=start,
                 parameters=classifier.parameters,
                 reference=str(folder / "text"),
+                model_sha256=checksum,
                 setup=dict(setup),
             )
             wavs = read_table(folder / "wav.scp")

@@ -4,8 +4,9 @@ r"""One figure and one table of several tasks' reports.
         --tasks "CTC ASR=exp/report_systems:test" "keywords=exp/report_kws:test"
 
 Each task is a folder that ``espnet_ofa.bin.report`` wrote, and a test set in it.
-Systems without a lambda are crosses, and stand in the table beside what each model has
-at their frame period.
+Systems of one frame period are crosses, and stand in the table beside what each model
+has at that period. A model may be several systems, one for each lambda: ``--models ofa
+ofa_at`` makes a curve of ``ofa_at_0``, ``ofa_at_0.5`` and so on.
 """
 
 from __future__ import annotations
@@ -30,13 +31,16 @@ def get_parser() -> argparse.ArgumentParser:
         help="title, folder of a report, and which test set of it",
     )
     parser.add_argument(
-        "--models", nargs="+", default=["ofa"], help="systems of many frame periods"
+        "--models",
+        nargs="+",
+        default=["ofa"],
+        help="systems of many frame periods; NAME_0.5, say, is a point of NAME",
     )
     parser.add_argument("--out", required=True, help="folder to write")
     return parser
 
 
-def parse_task(text: str) -> Task:
+def parse_task(text: str, models: Sequence[str]) -> Task:
     """``NAME=REPORT:TEST_SET``.
 
     Raises:
@@ -46,13 +50,13 @@ def parse_task(text: str) -> Task:
     report, colon, test_set = rest.rpartition(":")
     if not (name and equals and report and colon and test_set):
         raise ValueError(f"--tasks must be NAME=REPORT:TEST_SET; got {text!r}")
-    return read_task(name, report, test_set)
+    return read_task(name, report, test_set, models)
 
 
 def main(cmd: Sequence[str] | None = None) -> None:
     """Command line."""
     args = get_parser().parse_args(cmd)
-    tasks = [parse_task(text) for text in args.tasks]
+    tasks = [parse_task(text, args.models) for text in args.tasks]
     print(write_comparison(args.out, tasks, args.models))
 
 

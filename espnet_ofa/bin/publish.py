@@ -14,7 +14,7 @@ from __future__ import annotations
 import argparse
 import logging
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 _ONNX: dict[str, bool | None] = {"true": True, "false": False, "auto": None}
@@ -33,26 +33,28 @@ def get_parser() -> argparse.ArgumentParser:
         return sub
 
     asr = command("pack_asr", _pack_asr, "pack a recogniser that ESPnet trained")
-    asr.add_argument("--exp_dir", required=True, help="folder of the training")
-    asr.add_argument("--model_file", required=True, help="checkpoint in it")
     asr.add_argument("--bpemodel", help="by default where the config says")
-    asr.add_argument(
-        "--decode_dir",
-        action="append",
-        help="results for the card; by default all below --exp_dir",
-    )
-    asr.add_argument(
-        "--test_set",
-        action="append",
-        default=[],
-        metavar="NAME:DIR",
-        help="where the reference DIR/text is, if it moved since decoding",
-    )
-    asr.add_argument(
-        "--allow_fetches",
-        action="store_true",
-        help="also a model of which loading fetches a part from elsewhere",
-    )
+    cls = command("pack_cls", _pack_cls, "pack a classifier that ESPnet trained")
+    for sub in (asr, cls):
+        sub.add_argument("--exp_dir", required=True, help="folder of the training")
+        sub.add_argument("--model_file", required=True, help="checkpoint in it")
+        sub.add_argument(
+            "--decode_dir",
+            action="append",
+            help="results for the card; by default all below --exp_dir",
+        )
+        sub.add_argument(
+            "--test_set",
+            action="append",
+            default=[],
+            metavar="NAME:DIR",
+            help="where the reference DIR/text is, if it moved since decoding",
+        )
+        sub.add_argument(
+            "--allow_fetches",
+            action="store_true",
+            help="also a model of which loading fetches a part from elsewhere",
+        )
     ssl = command("pack_upstream", _pack_upstream, "pack a pre-trained upstream")
     ssl.add_argument("--upstream_dir", required=True, help="config.yaml and weights")
     ssl.add_argument(
@@ -63,7 +65,7 @@ def get_parser() -> argparse.ArgumentParser:
         default="false",
         help="model.onnx as well; auto: if it can be made here",
     )
-    for sub in (asr, ssl):
+    for sub in (asr, cls, ssl):
         sub.add_argument("--out_dir", required=True, help="the package; replaced")
         sub.add_argument("--zip", help="write it as a zip file too")
         sub.add_argument(
@@ -110,18 +112,29 @@ def _about(args: argparse.Namespace):
 
 
 def _pack_asr(args: argparse.Namespace) -> None:
-    from espnet_ofa.bin.report import find_references
     from espnet_ofa.zoo.pack import pack_asr
 
-    folder = pack_asr(
+    _pack_task(pack_asr, args, bpemodel=args.bpemodel)
+
+
+def _pack_cls(args: argparse.Namespace) -> None:
+    from espnet_ofa.zoo.pack import pack_cls
+
+    _pack_task(pack_cls, args)
+
+
+def _pack_task(pack: Callable[..., Path], args: argparse.Namespace, **options) -> None:
+    from espnet_ofa.bin.report import find_references
+
+    folder = pack(
         args.exp_dir,
         args.model_file,
         args.out_dir,
         about=_about(args),
-        bpemodel=args.bpemodel,
         decode_dirs=args.decode_dir,
         references=find_references(args.test_set),
         allow_fetches=args.allow_fetches,
+        **options,
     )
     _finish(folder, args.zip)
 

@@ -21,7 +21,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import soundfile
 import torch
 
 from espnet_ofa.data.alignments import SILENCE
@@ -32,7 +31,9 @@ from espnet_ofa.data.table import DataError
 from espnet_ofa.plugin import register
 from espnet_ofa.pretrain.ctc_alignment import ctc_path, label_starts
 from espnet_ofa.subsampling.rate import set_lam
+from espnet_ofa.upstream.audio import read_wave
 from espnet_ofa.upstream.checkpoint import check_fit
+from espnet_ofa.upstream.extractor import SAMPLE_RATE
 from espnet_ofa.upstream.importers.source import read_weights
 
 
@@ -95,14 +96,10 @@ class Aligner:
         """Segments of an utterance.
 
         Raises:
-            ValueError: names it; fewer units than its tokens need, or not 16 kHz mono.
+            FileNotFoundError, ValueError: not 16 kHz mono, by file name.
+            ValueError: names it; fewer units than its tokens need.
         """
-        wave, rate = soundfile.read(one.path, dtype="float32")
-        if rate != 16000 or wave.ndim != 1:
-            raise ValueError(
-                f"{one.name}: {one.path}: expected 16 kHz mono, found {rate} Hz with "
-                f"shape {wave.shape}; run stage 3 (format) first"
-            )
+        wave = read_wave(one.path)
         labels = np.asarray(self.preprocess(one.name, {"text": one.text})["text"])
         speech = torch.from_numpy(wave)[None].to(self.device)
         out, units = self.model.encode(
@@ -120,7 +117,8 @@ class Aligner:
         tokens = [self.model.token_list[i] for i in labels.tolist()]
         if starts[0] > 0:
             starts, tokens = np.append(0.0, starts), [SILENCE, *tokens]
-        return Segmentation(np.append(starts[1:], len(wave) / rate), tuple(tokens))
+        ends = np.append(starts[1:], len(wave) / SAMPLE_RATE)
+        return Segmentation(ends, tuple(tokens))
 
 
 @functools.cache

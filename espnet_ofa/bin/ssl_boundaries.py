@@ -5,7 +5,8 @@ r"""Score segments, and the fires of an upstream, against a corpus' true boundar
         --upstream exp/ssl_train_ssl_raw/upstream --lams 0.5 1
 
 The data directory's own ``boundaries`` are taken for true. Each row stands beside the
-score of as many boundaries at equal distances, which a few will hit by chance.
+score of as many boundaries at equal distances, which a few will hit by chance. An
+upstream whose units all last the same has nothing but that to score, and no row.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from __future__ import annotations
 import argparse
 import logging
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -62,18 +63,27 @@ def of_targets(folder: Path, frames: Mapping[str, int]) -> Find:
     return found.__getitem__
 
 
+def unit_rows(upstream: OFAUpstream, lams: Sequence[float]) -> dict[str, float]:
+    """What of an upstream there is to score: name to lambda."""
+    if upstream.compressor.uses_lam:
+        return {f"fires at lambda {lam:g}": lam for lam in lams}
+    return {"merged units": 0.0} if upstream.config.merge else {}
+
+
 @torch.no_grad()
-def fires(upstream: OFAUpstream, wave: np.ndarray, lams: Sequence[float]) -> list:
+def unit_ends(upstream: OFAUpstream, wave: np.ndarray, lams: Iterable[float]) -> list:
     """Ends of units in seconds, (U,) for each lambda; the first U - 1 are fires.
 
-    A fire lies within a frame: where its unit has all of its mass.
+    A fire lies within a frame: where its unit has all of its mass. Where layers merge
+    units, those that they leave.
     """
     samples = torch.from_numpy(wave)[None]
     frames, n_frames = upstream.extract(samples, torch.tensor([len(wave)]))
     ends = []
     for lam in lams:
         out = upstream.compress(frames, n_frames, lam)
-        durations = out.durations[0, : int(out.lengths)].double().numpy()
+        top = upstream.encode_units(out) if upstream.config.merge else out
+        durations = top.durations[0, : int(top.lengths)].double().numpy()
         ends.append(durations.cumsum() * FRAME_MS / 1000)
     return ends
 
@@ -99,7 +109,7 @@ def get_parser() -> argparse.ArgumentParser:
         help="what espnet_ofa.data.alignments reads",
     )
     parser.add_argument("--tier", default="phones", help="of TextGrids")
-    parser.add_argument("--upstream", help="whose fires to score: folder or hub id")
+    parser.add_argument("--upstream", help="whose units to score: folder or hub id")
     parser.add_argument("--lams", type=float, nargs="+", default=[0.5, 0.75, 1])
     parser.add_argument("--tolerance_ms", type=float, default=TOLERANCE_MS)
     parser.add_argument("--output", help="Markdown file for the table")
@@ -138,10 +148,10 @@ def main(cmd: Sequence[str] | None = None) -> None:
     for name, path in named(args.alignments):
         made = read_alignments(path, seconds, tier=args.tier)
         finders[name] = lambda utt, made=made: made[utt].ends
-    upstream, lams = None, []
+    upstream, units = None, {}
     if args.upstream:
         upstream = OFAUpstream.from_pretrained(args.upstream)
-        lams = args.lams if upstream.compressor.uses_lam else [0.0]
+        units = unit_rows(upstream, args.lams)
 
     scores = defaultdict(lambda: (BoundaryScore(), BoundaryScore()))
     for utt, segments in data.boundaries.items():
@@ -149,10 +159,10 @@ def main(cmd: Sequence[str] | None = None) -> None:
         on_frames = ends_in_frames(true, frames[utt], utt) * FRAME_MS / 1000
         rows = {"true ones, on 20 ms frames": on_frames}
         rows |= {name: find(utt) for name, find in finders.items()}
-        if upstream is not None:
+        if upstream is not None and units:
             wave = soundfile.read(data.wav[utt], dtype="float32")[0]
-            for lam, ends in zip(lams, fires(upstream, wave, lams), strict=True):
-                rows[f"fires at lambda {lam:g}"] = ends
+            ends = unit_ends(upstream, wave, units.values())
+            rows |= zip(units, ends, strict=True)
         for name, ends in rows.items():
             own, even = scores[name]
             own.add(ends, true, args.tolerance_ms)

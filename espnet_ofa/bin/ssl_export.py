@@ -13,7 +13,6 @@ import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import soundfile
 import torch
 import yaml
 from torch import Tensor
@@ -31,6 +30,7 @@ from espnet_ofa.pretrain.targets import check_targets
 from espnet_ofa.report.budget import model_checksum
 from espnet_ofa.report.tables import PERIOD_TOLERANCE
 from espnet_ofa.subsampling.rate import DEFAULT_MEAN_ALPHA, lam_to_period_ms
+from espnet_ofa.upstream.audio import read_wave
 from espnet_ofa.upstream.checkpoint import load_upstream, save_pretrained
 from espnet_ofa.upstream.config import UpstreamConfig
 from espnet_ofa.upstream.extractor import frame_lengths
@@ -185,7 +185,7 @@ def main(cmd: Sequence[str] | None = None) -> None:
     target, source = target_period(conf)
     wav = DataDir.read(args.data_dir).wav
     waves = {
-        utt: torch.from_numpy(soundfile.read(path, dtype="float32")[0])
+        utt: torch.from_numpy(read_wave(path))
         for utt, path in list(wav.items())[: args.max_utts]
     }
     names = {"mask_span_ms": "span_ms", "mask_share": "share"}

@@ -45,7 +45,7 @@ from espnet_ofa.pretrain.targets import (
     sample_frames,
 )
 from espnet_ofa.subsampling.rate import DEFAULT_MEAN_ALPHA, FRAME_MS
-from espnet_ofa.upstream.extractor import SAMPLE_RATE
+from espnet_ofa.upstream.audio import read_wave
 
 THRESHOLD_UTTERANCES = 60  # that the threshold of segments is fitted on
 MADE_HERE = ("codes", "detect")  # segments that are neither given nor left out
@@ -79,21 +79,6 @@ class Segmenter(NamedTuple):
 
     source: str
     threshold: float = 0.0
-
-
-def read_wave(path: str) -> np.ndarray:
-    """(L,) samples of an audio file.
-
-    Raises:
-        ValueError: not 16 kHz mono, by file name.
-    """
-    samples, rate = soundfile.read(path, dtype="float32")
-    if rate != SAMPLE_RATE or samples.ndim != 1:
-        raise ValueError(
-            f"{path}: expected 16 kHz mono, found {rate} Hz with shape "
-            f"{samples.shape}; run stage 3 (format) first"
-        )
-    return samples
 
 
 def features_of(path: str, spec: FeatureSpec) -> np.ndarray:

@@ -13,7 +13,6 @@ import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import soundfile
 import torch
 from torch.nn.utils.rnn import pad_sequence
 from tqdm import tqdm
@@ -23,25 +22,17 @@ from espnet_ofa.pretrain.cache import DTYPES as FILE_DTYPES
 from espnet_ofa.pretrain.cache import CacheWriter
 from espnet_ofa.pretrain.distill import LAYERS
 from espnet_ofa.pretrain.teacher import DTYPES, Teacher, load_teacher
-from espnet_ofa.upstream.extractor import SAMPLE_RATE, frame_lengths
+from espnet_ofa.upstream.audio import count_samples, read_wave
+from espnet_ofa.upstream.extractor import frame_lengths
 
 
 def count_frames(data: DataDir) -> dict[str, int]:
     """Frames of each utterance, from the headers of its files.
 
     Raises:
-        ValueError: not 16 kHz mono, by file name.
+        FileNotFoundError, ValueError: not 16 kHz mono, by file name.
     """
-    frames = {}
-    for utt in data.utterances:
-        info = soundfile.info(data.wav[utt])
-        if info.samplerate != SAMPLE_RATE or info.channels != 1:
-            raise ValueError(
-                f"{data.wav[utt]}: expected 16 kHz mono, found {info.samplerate} Hz "
-                f"with {info.channels} channels; run stage 3 (format) first"
-            )
-        frames[utt] = frame_lengths(info.frames)
-    return frames
+    return {utt: frame_lengths(count_samples(data.wav[utt])) for utt in data.utterances}
 
 
 def batches(
@@ -61,10 +52,7 @@ def encode(
 ) -> dict[str, torch.Tensor]:
     """(S, layers, D) hidden states of each utterance of a batch, on the CPU."""
     device = next(teacher.parameters()).device
-    waves = [
-        torch.from_numpy(soundfile.read(data.wav[utt], dtype="float32")[0])
-        for utt in utts
-    ]
+    waves = [torch.from_numpy(read_wave(data.wav[utt])) for utt in utts]
     lengths = torch.tensor([len(wave) for wave in waves], device=device)
     padded = pad_sequence(waves, batch_first=True).to(device)
     states, n_frames = teacher(padded, lengths, layers)

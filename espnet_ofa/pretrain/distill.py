@@ -47,6 +47,26 @@ def distillation_losses(
     return l1.mean(), similarity.mean(), (cosine * mask).sum((0, 1)).detach() / count
 
 
+class MLPHeads(nn.ModuleList):
+    """DistilHuBERT's heads: for each layer a linear one, GELU and another linear one.
+
+    Args:
+        dim: width of the student, and of what is between the two.
+        teacher_dim: width of the teacher.
+        layers: how many heads.
+    """
+
+    def __init__(self, dim: int, teacher_dim: int, layers: int) -> None:
+        super().__init__(
+            nn.Sequential(nn.Linear(dim, dim), nn.GELU(), nn.Linear(dim, teacher_dim))
+            for _ in range(layers)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, S, D) -> (B, S, layers * teacher_dim)."""
+        return torch.cat([head(x) for head in self], -1)
+
+
 class DistillationModel(GuidedModel):
     """SSL model: an upstream and one head for each layer of a teacher.
 
@@ -56,10 +76,13 @@ class DistillationModel(GuidedModel):
         teacher: runs on the fly on batches without ``teacher``; None where all have
             it, from a cache. It is no part of the model: not saved, not trained.
         layers: the teacher's layers, bottom up; 0 is its embedding.
+        head: ``mlp``, on frames, as DistilHuBERT's; or ``linear``, which says the same
+            on units, for less.
         cosine_weight: weight of the cosine loss beside L1.
         cardinality_weight: see :class:`GuidedModel`.
         segment_weight: likewise.
         frame_weight: likewise.
+        feature_grad_mult: likewise.
     """
 
     def __init__(
@@ -68,16 +91,31 @@ class DistillationModel(GuidedModel):
         teacher_dim: int,
         teacher: Teacher | None = None,
         layers: Sequence[int] = LAYERS,
+        head: str = "mlp",
         cosine_weight: float = 1.0,
         cardinality_weight: float = 1.0,
         segment_weight: float = 0.05,
         frame_weight: float = 0.5,
+        feature_grad_mult: float = 1.0,
     ) -> None:
-        super().__init__(upstream, cardinality_weight, segment_weight, frame_weight)
+        super().__init__(
+            upstream,
+            cardinality_weight,
+            segment_weight,
+            frame_weight,
+            feature_grad_mult,
+        )
         self.layers = tuple(layers)
         self.teacher_dim = teacher_dim
         self.cosine_weight = cosine_weight
-        self.heads = nn.Linear(upstream.output_size(), len(self.layers) * teacher_dim)
+        dim, count = upstream.output_size(), len(self.layers)
+        if head not in ("mlp", "linear"):
+            raise ValueError(f"model_conf: head must be mlp or linear; got {head!r}")
+        self.heads: nn.Module = (
+            MLPHeads(dim, teacher_dim, count)
+            if head == "mlp"
+            else nn.Linear(dim, count * teacher_dim)
+        )
         # In a tuple, torch does not see it: DDP and checkpoints leave it out.
         self._teacher = (teacher,)
 
@@ -149,9 +187,6 @@ class DistillationModel(GuidedModel):
         return gathered
 
 
-FRONT = ("extractor.", "norm.", "project.", "transformer.position.")
-
-
 @torch.no_grad()
 def start_from_teacher(
     student: OFAUpstream, teacher: Teacher, what: str = "layers"
@@ -159,21 +194,29 @@ def start_from_teacher(
     """Copy the teacher's weights into the student, as DistilHuBERT starts.
 
     Args:
-        student: its compressor is left as it is.
+        student: its compressor is left as it is, a squeeze with the positional
+            convolution that it has in the place of the teacher's.
         teacher: where the weights come from.
         what: ``front`` (extractor, projection and positional convolution), ``layers``
             (those and as many layers, from the bottom, as the student has) or ``none``.
 
     Raises:
-        ValueError: unknown ``what``; WavLM's layers; or weights that do not fit, by
-            name and shape.
+        ValueError: unknown ``what``; WavLM's layers; ESPnet's SSL task; or weights that
+            do not fit, by name and shape.
     """
     if what not in ("none", "front", "layers"):
         raise ValueError(f"teacher init must be none, front or layers; got {what!r}")
     if what == "none":
         return
     source, config = teacher.front, student.config
-    wanted = [*FRONT]
+    if source is None:
+        raise ValueError(
+            f"{teacher.name} runs in ESPnet's own code, so that nothing of it fits an "
+            "upstream: use init: none"
+        )
+    wanted = ["extractor.", "norm.", "project."]
+    if config.pos_kernel:
+        wanted.append("transformer.position.")
     if not config.norm_first:
         wanted.append("transformer.norm.")  # of the embedding
     if what == "layers":
@@ -205,7 +248,9 @@ def start_from_teacher(
         raise ValueError(
             f"the student cannot start from {teacher.name}: {'; '.join(problems[:8])}"
             + (f" and {len(problems) - 8} more" if len(problems) > 8 else "")
-            + ". Change upstream_conf, or start from less of it (teacher_conf: init)"
+            + ". Change upstream_conf, or give teacher_conf: {init: "
+            + ("front} or {init: " if what == "layers" else "")
+            + "none}"
         )
     for name, value in ours.items():
         value.copy_(theirs[name])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from espnet2.train.abs_espnet_model import AbsESPnetModel
-from torch import Tensor
+from torch import Tensor, nn
 
 from espnet_ofa.subsampling.compressor import CompressorOutput
 from espnet_ofa.subsampling.guidance import (
@@ -25,6 +25,8 @@ class GuidedModel(AbsESPnetModel):
             batches without segments, whose own rate is the target where there are any.
         segment_weight: weight of the segment loss (ICASSP 2023 release: 0.05).
         frame_weight: weight of the frame loss (ICASSP 2023 release: 0.5).
+        feature_grad_mult: factor on the gradient that the extractor gets (wav2vec 2.0,
+            HuBERT and DistilHuBERT: 0.1), beside which it learns at the rate of all.
     """
 
     def __init__(
@@ -33,10 +35,13 @@ class GuidedModel(AbsESPnetModel):
         cardinality_weight: float = 1.0,
         segment_weight: float = 0.05,
         frame_weight: float = 0.5,
+        feature_grad_mult: float = 1.0,
     ) -> None:
         super().__init__()
         self.upstream = upstream
         self.upstream.compressor.anchored = False  # guidance sets the rate
+        if feature_grad_mult != 1.0:
+            _scale_gradient(upstream.extractor, feature_grad_mult)
         self.cardinality_weight = cardinality_weight
         self.segment_weight = segment_weight
         self.frame_weight = frame_weight
@@ -79,3 +84,14 @@ class GuidedModel(AbsESPnetModel):
     ) -> dict[str, Tensor]:
         """Lengths are all that stage 7 collects."""
         return {"feats": speech[..., None], "feats_lengths": speech_lengths}
+
+
+def _scale_gradient(extractor: nn.Module, factor: float) -> None:
+    """Scale what comes back to an extractor from its frames."""
+
+    def scale(module: nn.Module, args: tuple, output: tuple[Tensor, Tensor]) -> None:
+        frames, _ = output
+        if frames.requires_grad:
+            frames.register_hook(lambda gradient: factor * gradient)
+
+    extractor.register_forward_hook(scale)

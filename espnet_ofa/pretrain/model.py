@@ -61,6 +61,7 @@ class MaskedPredictionModel(GuidedModel):
         cardinality_weight: see :class:`GuidedModel`.
         segment_weight: likewise.
         frame_weight: likewise.
+        feature_grad_mult: likewise.
     """
 
     def __init__(
@@ -74,8 +75,15 @@ class MaskedPredictionModel(GuidedModel):
         cardinality_weight: float = 1.0,
         segment_weight: float = 0.05,
         frame_weight: float = 0.5,
+        feature_grad_mult: float = 1.0,
     ) -> None:
-        super().__init__(upstream, cardinality_weight, segment_weight, frame_weight)
+        super().__init__(
+            upstream,
+            cardinality_weight,
+            segment_weight,
+            frame_weight,
+            feature_grad_mult,
+        )
         if sandwich and not upstream.compressor.uses_lam:
             raise ValueError(
                 "model_conf: sandwich needs compressor: cif; "

@@ -10,10 +10,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from espnet_ofa.cif import expand
 from espnet_ofa.pretrain.cache import CacheFacts
 from espnet_ofa.subsampling.lengths import valid_mask
 from espnet_ofa.upstream.checkpoint import load_upstream
 from espnet_ofa.upstream.importers import Source, build, find_source, read_source
+from espnet_ofa.upstream.importers.espnet import is_ssl_task
 from espnet_ofa.upstream.importers.source import complain
 from espnet_ofa.upstream.model import OFAUpstream
 
@@ -38,20 +40,20 @@ class Teacher(nn.Module):
 
     Args:
         name: where it is from, for messages.
-        front: our extractor, projection and positional convolution with its weights.
-        depth: its Transformer layers.
+        dim: width of the hidden states.
+        depth: its layers.
+        front: our extractor, projection and positional convolution with its weights,
+            where its own are like ours.
     """
 
-    def __init__(self, name: str, front: OFAUpstream, depth: int) -> None:
+    def __init__(
+        self, name: str, dim: int, depth: int, front: OFAUpstream | None = None
+    ) -> None:
         super().__init__()
         self.name = name
-        self.front = front
+        self.dim = dim
         self.depth = depth
-
-    @property
-    def dim(self) -> int:
-        """Width of the hidden states."""
-        return self.front.output_size()
+        self.front = front
 
     @property
     def upstream(self) -> OFAUpstream | None:
@@ -106,7 +108,6 @@ class Teacher(nn.Module):
         """
         self.check_layers(layers)
         with torch.autocast(wave.device.type, enabled=False):
-            wave = wave.to(self.front.project.weight.dtype)
             states, n_frames = self._states(wave, lengths, max(layers))
         return torch.stack([states[x] for x in layers], 2), n_frames
 
@@ -118,24 +119,33 @@ class Teacher(nn.Module):
 
 
 class UpstreamTeacher(Teacher):
-    """A teacher that is one of our upstreams, at 20 ms where it can choose."""
+    """A teacher that is one of our upstreams.
+
+    Where it can choose it runs at its finest: at lambda 0, or at the least squeeze and
+    pooling. A state of a unit stands for all of its frames.
+    """
 
     def __init__(self, name: str, upstream: OFAUpstream) -> None:
-        super().__init__(name, upstream, upstream.config.layers)
+        config = upstream.config
+        super().__init__(name, config.dim, config.layers, upstream)
+        if upstream.squeeze_policy is not None:
+            upstream.squeeze_policy.set([*map(min, upstream.squeeze_policy.choices)])
 
     @property
-    def upstream(self) -> OFAUpstream:
+    def upstream(self) -> OFAUpstream | None:
         """The whole of it."""
         return self.front
 
     def _states(self, wave, lengths, depth):
-        out = self.front(wave, lengths, lam=0.0, num_layers=depth)
-        states, config = out.hidden_states, self.front.config
+        front = self.front
+        assert front is not None
+        out = front(wave, lengths, lam=0.0, num_layers=depth)
+        states, config = out.hidden_states, front.config
         if config.merge or not (
-            self.front.compressor.uses_lam or config.compressor == "none"
+            front.compressor.uses_lam or config.compressor == "none"
         ):  # units are not frames
-            size = int(self.front.frame_lengths(torch.tensor([wave.shape[1]])))
-            states = [self.front.to_frames(x, out.durations, size) for x in states]
+            size = int(front.frame_lengths(torch.tensor([wave.shape[1]])))
+            states = [expand(x, out.durations, size) for x in states]
         return states, out.frame_lengths
 
 
@@ -162,7 +172,7 @@ class WavLMTeacher(Teacher):
         depth, source.config.layers = source.config.layers, 0
         front = OFAUpstream(source.config)
         load_upstream(front, source.state, source.origin)
-        super().__init__(name, front, depth)
+        super().__init__(name, front.output_size(), depth, front)
         kind: Any = WavLMEncoder
         if source.config.norm_first:
             kind = WavLMEncoderStableLayerNorm
@@ -182,7 +192,9 @@ class WavLMTeacher(Teacher):
         self.layers.load_state_dict(weights)
 
     def _states(self, wave, lengths, depth):
-        front, norm_first = self.front, self.front.config.norm_first
+        front = self.front
+        assert front is not None
+        norm_first = front.config.norm_first
         frames, n_frames = front.extract(wave, lengths)
         transformer = front.transformer
         assert transformer.position is not None
@@ -203,6 +215,8 @@ def load_teacher(
 ) -> Teacher:
     """A teacher from any encoder that :mod:`espnet_ofa.upstream.importers` reads.
 
+    ESPnet's SSL task is another one: it stays in ESPnet's code.
+
     Args:
         name: folder, file or hub id.
         dtype: ``float32`` or ``bfloat16``, of its weights and its arithmetic.
@@ -213,9 +227,15 @@ def load_teacher(
         ImportError: WavLM without ``transformers``.
     """
     precision(dtype)
-    source = read_source(find_source(name), **(hints or {}))
+    path = find_source(name)
+    if is_ssl_task(path):
+        from espnet_ofa.pretrain.espnet_teacher import ESPnetTeacher
+
+        teacher: Teacher = ESPnetTeacher(str(name), path, **(hints or {}))
+        return teacher.requires_grad_(False).eval().to(precision(dtype))
+    source = read_source(path, **(hints or {}))
     if source.relative is not None:
-        teacher: Teacher = WavLMTeacher(str(name), source)
+        teacher = WavLMTeacher(str(name), source)
     else:
         teacher = UpstreamTeacher(str(name), build(source))
     return teacher.requires_grad_(False).eval().to(precision(dtype))

@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import soundfile
 import torch
 from espnet2.tasks.cls import CLSTask
 from torch import Tensor
@@ -18,8 +17,9 @@ from espnet_ofa.report.cost import count_parameters, measure_macs
 from espnet_ofa.report.knob import LamKnob
 from espnet_ofa.report.meter import EncoderMeter, now
 from espnet_ofa.report.stats import DecodeStats
+from espnet_ofa.upstream.audio import read_wave
+from espnet_ofa.upstream.extractor import SAMPLE_RATE
 
-SAMPLE_RATE = 16000
 MACS_UTTERANCES = 8  # MACs are counted on that many, spread over the test set
 LOG_EVERY = 20.0  # seconds between two lines of progress
 
@@ -71,24 +71,6 @@ class Classifier:
         return [Guess(self.classes[index], score) for index, score in pairs]
 
 
-def read_wave(path: str | Path) -> Tensor:
-    """(L,) float32 samples of a formatted file.
-
-    Raises:
-        ValueError: not mono at 16 kHz, or no samples.
-        FileNotFoundError: no such file.
-    """
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"{path}: no such file; format the audio again")
-    wave, rate = soundfile.read(path, dtype="float32")
-    if rate != SAMPLE_RATE or wave.ndim != 1 or not len(wave):
-        raise ValueError(
-            f"{path}: expected mono samples at {SAMPLE_RATE} Hz; found shape "
-            f"{wave.shape} at {rate} Hz. Format the audio first (recipe stage 2)"
-        )
-    return torch.from_numpy(wave)
-
-
 def classify_test_set(
     classifier: Classifier,
     wavs: Mapping[str, str],
@@ -116,7 +98,8 @@ def classify_test_set(
     with classifier.meter as meter:
         for first in range(0, len(keys), batch_size):
             batch = keys[first : first + batch_size]
-            waves = [read_wave(wavs[key]).to(classifier.device) for key in batch]
+            read = [torch.from_numpy(read_wave(wavs[key])) for key in batch]
+            waves = [wave.to(classifier.device) for wave in read]
             if first == 0:
                 classifier.classify(waves)  # warm-up, not measured
                 meter.reset()

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -48,13 +49,23 @@ class Task:
         return next((c for c in self.curves if c.system == system), None)
 
 
-def read_task(name: str, report: str | Path, test_set: str) -> Task:
+def _model_of(system: str, models: Sequence[str]) -> str:
+    """``ofa_at_0.5@1`` is ``ofa_at@1`` where ``ofa_at`` is among the models."""
+    names = "|".join(map(re.escape, models))
+    found = re.fullmatch(rf"({names})_[0-9.]+(@.*)?", system)
+    return system if found is None else found[1] + (found[2] or "")
+
+
+def read_task(
+    name: str, report: str | Path, test_set: str, models: Sequence[str]
+) -> Task:
     """What ``espnet_ofa.bin.report`` wrote of one task.
 
     Args:
         name: title of its panel.
         report: folder with ``report.json``.
         test_set: one of those in it.
+        models: systems of many frame periods; ``NAME_LAMBDA`` are points of ``NAME``.
 
     Raises:
         FileNotFoundError: no report there.
@@ -72,7 +83,7 @@ def read_task(name: str, report: str | Path, test_set: str) -> Task:
     key = next(key for key in names if key in kept[0])
     samples = [
         Sample(
-            row["system"],
+            _model_of(row["system"], models),
             row["adaptive"],
             row["lambda"],
             row.get("squeeze"),
@@ -82,7 +93,16 @@ def read_task(name: str, report: str | Path, test_set: str) -> Task:
         )
         for row in kept
     ]
-    return Task(name, names[key], group_curves(samples))
+    curves = [
+        replace(
+            curve,
+            fixed=len(curve.points) == 1
+            and not curve.adaptive
+            and curve.system not in models,
+        )
+        for curve in group_curves(samples)
+    ]
+    return Task(name, names[key], curves)
 
 
 def error_at(curve: Curve, period_ms: float) -> float:
@@ -91,9 +111,11 @@ def error_at(curve: Curve, period_ms: float) -> float:
     Returns:
         Percent; NaN outside of the periods that were measured (0.5 ms are forgiven).
     """
-    for point in curve.points:
-        if abs(point.period_ms - period_ms) <= 0.5:
-            return point.wer
+    nearest = min(
+        curve.points, key=lambda p: abs(p.period_ms - period_ms), default=None
+    )
+    if nearest is not None and abs(nearest.period_ms - period_ms) <= 0.5:
+        return nearest.wer
     for low, high in pairwise(curve.points):
         if low.period_ms < period_ms < high.period_ms:
             share = (period_ms - low.period_ms) / (high.period_ms - low.period_ms)
@@ -105,6 +127,10 @@ def _text(point: Point) -> str:
     if point.low == point.high:
         return f"{point.wer:.1f}"
     return f"{point.wer:.1f} ({point.low:.1f} to {point.high:.1f})"
+
+
+def _lam(point: Point, digits: str) -> str:
+    return "-" if point.lam is None else format(point.lam, digits)
 
 
 def _compare(error: float, other: float) -> str:
@@ -149,16 +175,30 @@ def learned_table(tasks: Sequence[Task], models: Sequence[str]) -> str:
         for curve in task.curves:
             for point in curve.adaptive:
                 line = [f"{task.name}, {task.metric} (%)", curve.system]
-                line += [f"{point.lam:.3f}", f"{point.period_ms:.1f}", _text(point)]
+                line += [_lam(point, ".3f"), f"{point.period_ms:.1f}", _text(point)]
                 if grid:
                     best = min(grid, key=lambda p: p.wer)
-                    line += [f"{best.lam:.3g}", f"{best.period_ms:.1f}", _text(best)]
+                    line += [_lam(best, ".3g"), f"{best.period_ms:.1f}", _text(best)]
                 else:
                     line += ["-", "-", "-"]
                 body.append(line)
     header = ["task", "system", "learned lambda", "ms", "it"]
     header += ["best lambda of the grid", "ms", "it"]
     return markdown_table(header, body) if body else ""
+
+
+def seeds_note(task: Task) -> str:
+    """Who has which seeds, where means of a task are not over the same ones."""
+    who: dict[str, list[str]] = {}
+    for curve in task.curves:
+        for point in (*curve.points, *curve.adaptive):
+            systems = who.setdefault(", ".join(point.seeds) or "none", [])
+            if curve.system not in systems:
+                systems.append(curve.system)
+    if len(who) < 2:
+        return ""
+    parts = (f"{', '.join(systems)}: {seeds}" for seeds, systems in who.items())
+    return f"{task.name}: means are not over the same seeds. {'; '.join(parts)}."
 
 
 def plot_tasks(tasks: Sequence[Task], path: str | Path) -> Path:
@@ -204,8 +244,10 @@ def write_comparison(
     picture = plot_tasks(tasks, Path(out, "comparison.png"))
     about = (
         "Differences are to the system of one frame period; of a model between its "
-        "measured points, they are linear."
+        "measured points, they are linear. The best lambda of a grid is the best on "
+        "the test set itself, which flatters it beside one that was learned."
     )
+    about = "\n\n".join(filter(None, [about, *map(seeds_note, tasks)]))
     parts = [rivals_table(tasks, models), learned_table(tasks, models)]
     parts = [*filter(None, parts), f"![each task over frame period]({picture.name})"]
     text = "\n\n".join([about, *parts]) + "\n"

@@ -25,6 +25,7 @@ from espnet_ofa.report.length_limit import LengthLimit
 from espnet_ofa.report.meter import EncoderMeter, now
 from espnet_ofa.report.scoring import read_text
 from espnet_ofa.report.stats import DecodeStats
+from espnet_ofa.upstream.audio import check_table
 from espnet_ofa.upstream.checkpoint import check_fit
 from espnet_ofa.upstream.importers.source import read_weights
 
@@ -182,7 +183,14 @@ class Decoder:
 def read_waves(
     decoder: Decoder, args: argparse.Namespace, test_set: TestSet
 ) -> Iterator[tuple[str, Tensor]]:
-    """Utterances of a test set in its order: name and (L,) samples on the device."""
+    """Utterances of a test set in its order: name and (L,) samples on the device.
+
+    Raises:
+        FileNotFoundError, ValueError: audio of another rate than the model's.
+    """
+    for path, _, kind in test_set.data:
+        if kind == "sound":
+            check_table(path, decoder.sample_rate)
     loader = ASRTask.build_streaming_iterator(
         test_set.data,
         preprocess_fn=decoder.preprocess,

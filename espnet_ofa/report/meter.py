@@ -36,6 +36,12 @@ def _frame_counters(model: nn.Module) -> Iterator[tuple[nn.Module, float]]:
             yield getattr(owner, "stem", module), frame_ms
 
 
+def _unit_lengths(model: nn.Module, lengths: Tensor) -> Tensor:
+    """(B,) units behind the latest (B,) encoder outputs."""
+    noted = (getattr(module, "unit_lengths", None) for module in model.modules())
+    return next((units for units in noted if units is not None), lengths)
+
+
 class EncoderMeter:
     """Counts and times every call of ``model.encode`` inside a ``with`` block.
 
@@ -48,7 +54,8 @@ class EncoderMeter:
 
     Attributes:
         seconds: wall time inside ``encode``.
-        units: encoder outputs.
+        units: encoder outputs; where the frontend makes frames of its units again
+            (``upsample: true``), those units, on which the upstream ran.
         frames: frames that went into compression; None if nothing compressed.
         frame_seconds: frames times the length of a frame; None likewise.
         last_lengths: (B,) units of the latest call, None before the first.
@@ -82,7 +89,7 @@ class EncoderMeter:
             out = encode(*args, **kwargs)
             self.seconds += now(device) - start
             self.last_lengths = out[1]
-            self.units += int(out[1].sum())
+            self.units += int(_unit_lengths(self.model, out[1]).sum())
             if self._seen is not None:
                 frames = int(self._seen[0].sum())
                 self.frames = (self.frames or 0) + frames

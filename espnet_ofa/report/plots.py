@@ -39,6 +39,7 @@ class Point:
         gmacs: 1e9 MACs per second of audio.
         wer: errors in percent.
         low, high: smallest and largest of the seeds; the same where there is one run.
+        seeds: of the runs that have one, in order.
     """
 
     lam: float | None
@@ -47,6 +48,7 @@ class Point:
     wer: float
     low: float
     high: float
+    seeds: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -57,21 +59,19 @@ class Curve:
         system: its name in the legend.
         points: fixed lambdas, by frame period.
         adaptive: learned lambdas, drawn as stars.
+        fixed: one frame period, which nothing chooses: drawn as a cross.
     """
 
     system: str
     points: tuple[Point, ...]
     adaptive: tuple[Point, ...]
-
-    @property
-    def fixed(self) -> bool:
-        """Whether it has one frame period only, which nothing chooses: a cross."""
-        return not self.adaptive and [p.lam for p in self.points] == [None]
+    fixed: bool
 
 
 def _average(samples: Sequence[Sample]) -> Point:
     lams = [sample.lam for sample in samples if sample.lam is not None]
     errors = [sample.error for sample in samples]
+    seeds = {split_seed(sample.system)[1] for sample in samples}
     return Point(
         fmean(lams) if lams else None,
         fmean(sample.period_ms for sample in samples),
@@ -79,6 +79,7 @@ def _average(samples: Sequence[Sample]) -> Point:
         fmean(errors),
         min(errors),
         max(errors),
+        tuple(sorted(seed for seed in seeds if seed is not None)),
     )
 
 
@@ -102,7 +103,8 @@ def tradeoff_curves(rows: Sequence[Row], test_set: str) -> list[Curve]:
 def group_curves(samples: Iterable[Sample]) -> list[Curve]:
     """A curve for each system, in the order of ``samples``.
 
-    Systems that are named ``name@seed`` are one curve.
+    Systems that are named ``name@seed`` are one curve. One point without a lambda is
+    taken for all that there is to its system.
     """
     groups: dict[str, dict[tuple, list[Sample]]] = {}
     for sample in samples:
@@ -117,7 +119,8 @@ def group_curves(samples: Iterable[Sample]) -> list[Curve]:
             points[adaptive].append(_average(part))
         for group in points.values():
             group.sort(key=lambda point: point.period_ms)
-        curves.append(Curve(system, tuple(points[False]), tuple(points[True])))
+        fixed = not points[True] and [p.lam for p in points[False]] == [None]
+        curves.append(Curve(system, tuple(points[False]), tuple(points[True]), fixed))
     return curves
 
 

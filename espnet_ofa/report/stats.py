@@ -35,7 +35,7 @@ class DecodeStats:
         lam_start: where a learned lambda began.
         squeeze: ``S,q,k``; None for a model without a choice.
         utterances: how many were decoded.
-        units: encoder outputs, over all utterances.
+        units: over all utterances; see :class:`espnet_ofa.report.meter.EncoderMeter`.
         frames: extractor outputs; None where no part of the model compresses.
         frame_seconds: frames times the frame's own length.
         audio_seconds: length of the audio.

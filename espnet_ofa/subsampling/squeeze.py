@@ -72,9 +72,11 @@ class SqueezeCompressor(Compressor):
 
     In SEW (Wu et al., "Performance-Efficiency Trade-offs in Unsupervised Pre-training",
     2021) this *is* the Transformer's positional convolution: give the upstream
-    ``pos_kernel: 0``, or it has two. With several factors all weights are shared
-    (stochastic squeeze, Vyas et al., Interspeech 2022): the kernel looks at the same
-    frames around a unit's first one whatever the stride, and pooling has no weights.
+    ``pos_kernel: 0``, or it has two. SEW's is behind the projection to the
+    Transformer's width; here, as all compressors, it is in front, at that of the
+    extractor. With several factors all weights are shared (stochastic squeeze, Vyas et
+    al., Interspeech 2022): the kernel looks at the same frames around a unit's first
+    one whatever the stride, and pooling has no weights.
 
     Args:
         dim: width of the frames.

@@ -11,6 +11,7 @@ from espnet2.train.class_choices import ClassChoices
 
 from espnet_ofa.asr.cls_model import OFAClassificationModel
 from espnet_ofa.plugin import register
+from espnet_ofa.tasks.audio import AudioTask
 from espnet_ofa.tasks.trainer import FiniteTrainer
 
 register()  # here, because spawned processes import this module without calling main
@@ -23,7 +24,7 @@ model_choices = ClassChoices(
 )
 
 
-class OFACLSTask(CLSTask):
+class OFACLSTask(AudioTask, CLSTask):
     """``espnet2.tasks.cls`` that knows ``model: ofa``, with our trainer.
 
     ESPnet's task has a table of models and builds its own whatever is chosen there.

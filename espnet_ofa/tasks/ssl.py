@@ -9,7 +9,6 @@ from collections.abc import Callable, Collection
 import numpy as np
 import torch
 import yaml
-from espnet2.tasks.abs_task import AbsTask
 from espnet2.train.collate_fn import CommonCollateFn
 from espnet2.utils.nested_dict_action import NestedDictAction
 from espnet2.utils.types import float_or_none, str_or_none
@@ -21,6 +20,7 @@ from espnet_ofa.pretrain.segments import check_boundaries
 from espnet_ofa.pretrain.targets import check_targets
 from espnet_ofa.pretrain.teacher import Teacher, load_teacher, precision
 from espnet_ofa.subsampling.rate import DEFAULT_MEAN_ALPHA, LamPolicy
+from espnet_ofa.tasks.audio import AudioTask
 from espnet_ofa.tasks.trainer import FiniteTrainer
 from espnet_ofa.upstream.checkpoint import load_upstream, upstream_state
 from espnet_ofa.upstream.config import UpstreamConfig
@@ -90,7 +90,7 @@ class AlignedCrop:
             data["boundaries"] = np.append(inner, last) - first
 
 
-class OFASSLTask(AbsTask):
+class OFASSLTask(AudioTask):
     """Masked prediction or distillation, with a lambda that is drawn at each step."""
 
     num_optimizers = 1

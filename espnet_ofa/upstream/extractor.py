@@ -272,7 +272,7 @@ class ConvExtractor(nn.Module):
 
         ``past`` is nothing to it: a frame is made of its own samples.
         """
-        x = pad_to_whole_frames(wave, lengths)
+        x = pad_to_whole_frames(wave, lengths).to(next(self.parameters()).dtype)
         steps = lengths.clamp(min=WINDOW)
         if reads_for_free(x) and not needs_gradients(x, self):
             samples = torch.where(lengths > 0, steps, 0).tolist()

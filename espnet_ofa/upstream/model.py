@@ -361,11 +361,11 @@ class OFAUpstream(nn.Module):
     def predict_frames(
         self, out: CompressorOutput, head: nn.Module, num_frames: int
     ) -> tuple[Tensor, Encoded]:
-        """What a linear head says of every frame, for pre-training.
+        """What a head says of every frame, for pre-training.
 
         Args:
             out: what :meth:`compress` returned (units may have been masked).
-            head: linear, on (..., D).
+            head: on (..., D).
             num_frames: S.
 
         Returns:
@@ -373,11 +373,11 @@ class OFAUpstream(nn.Module):
         """
         encoded = self.encode_units(out)
         top, durations = encoded.states[-1], encoded.durations
-        if self.upsampler is not None:
-            return head(self.to_frames(top, durations, num_frames)), encoded
-        # The head is linear and a frame is a blend of units: expanding logits equals
-        # expanding hidden states, for fewer operations.
-        return expand(head(top), durations, num_frames), encoded
+        if isinstance(head, nn.Linear) and self.upsampler is None:
+            # A frame is a blend of units: expanding what a linear head says equals
+            # expanding hidden states, for fewer operations.
+            return expand(head(top), durations, num_frames), encoded
+        return head(self.to_frames(top, durations, num_frames)), encoded
 
     def forward(
         self,

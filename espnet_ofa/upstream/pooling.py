@@ -3,7 +3,8 @@
 ``Z = softmax(X_q W_q (X_kv W_k)^T / sqrt(d)) X_kv W_v`` with ``X_q`` and ``X_kv``
 averages of every q and k units; each output is repeated q times and cropped, so units,
 lengths and durations stay as they are and only attention gets cheaper (Vyas et al.,
-"On-demand compute reduction with stochastic wav2vec 2.0", Interspeech 2022).
+"On-demand compute reduction with stochastic wav2vec 2.0", Interspeech 2022). One q and
+one k hold for all layers, where they could differ from layer to layer.
 """
 
 from __future__ import annotations

@@ -12,13 +12,15 @@ from typing import Any
 import yaml
 from huggingface_hub import EvalResult, ModelCardData
 
+from espnet_ofa.report.accuracy import accuracy_table
 from espnet_ofa.report.tables import lambda_table, ssl_section
 from espnet_ofa.report.tradeoff import Row
 from espnet_ofa.zoo.fetches import find_fetches
 from espnet_ofa.zoo.licenses import LICENSES
-from espnet_ofa.zoo.usage import REPO, asr_use, python, shell
+from espnet_ofa.zoo.usage import REPO, asr_use, cls_use, python, shell
 
 ONNX_NAME = "model.onnx"
+CLASSIFICATION = "audio-classification"  # as the hub calls it
 UNKNOWN_LICENSE = "unknown"  # the hub knows it by this name
 
 _LINKS = (
@@ -26,6 +28,10 @@ _LINKS = (
     "one encoder for every frame period from 20 ms to 90 ms and beyond. Lambda, a "
     "single number, sets how many frames go into one unit: 0 keeps them all, 1 keeps "
     "as few as alpha, the learned weights, asks for."
+)
+_COSTS = (
+    "Frame period, units and real-time factor (RTF) are measured on the test set; MACs "
+    "are those of the encoder, frontend included, per second of audio."
 )
 _ERRORS = {"wer": "Word error rate", "per": "Phone error rate"}
 
@@ -111,31 +117,73 @@ def asr_card(
         about: what the run does not know.
         has_lam: whether it compresses by lambda.
     """
-    metadata = _metadata(name, "automatic-speech-recognition", rows, about)
-    results = ["Not decoded before it was packed."]
+    results = []
     if rows:
         results = [
-            f"{_ERRORS[rows[0].metric]} and measured cost at each lambda. Frame "
-            "period, units and real-time factor (RTF) are measured on the test set; "
-            "MACs are those of the encoder, frontend included, per second of audio. "
+            f"{_ERRORS[rows[0].metric]} and measured cost at each lambda. {_COSTS} "
             "Capped are hypotheses that were cut off at the length limit, infeasible "
             "are utterances with fewer units than CTC needs for their reference.",
             lambda_table(rows),
-            *_pictures(report),
-            *_setups(rows),
         ]
+    use = asr_use(config, rows, bool(learned), has_lam)
+    metadata = _metadata(name, "automatic-speech-recognition", rows, about)
+    facts = config, rows, learned, parameters, report, about
+    return _task_card(name, "Speech recogniser.", metadata, use, results, *facts)
+
+
+def cls_card(
+    name: str,
+    config: Mapping[str, Any],
+    rows: Sequence[Row],
+    learned: Sequence[LearnedLam],
+    parameters: int,
+    report: Path | None,
+    about: About,
+    *,
+    has_lam: bool = True,
+) -> str:
+    """Card of a classifier of utterances; arguments are those of :func:`asr_card`."""
+    results = []
+    if rows:
+        results = [
+            f"Accuracy and measured cost at each lambda. {_COSTS}",
+            accuracy_table(rows),
+        ]
+    use = cls_use(rows, bool(learned), has_lam)
+    metadata = _metadata(name, CLASSIFICATION, rows, about)
+    facts = config, rows, learned, parameters, report, about
+    what = "Classifier of utterances."
+    return _task_card(name, what, metadata, use, results, *facts)
+
+
+def _task_card(
+    name: str,
+    what: str,
+    metadata: str,
+    use: str,
+    results: Sequence[str],
+    config: Mapping[str, Any],
+    rows: Sequence[Row],
+    learned: Sequence[LearnedLam],
+    parameters: int,
+    report: Path | None,
+    about: About,
+) -> str:
+    told = ["Not decoded before it was packed."]
+    if rows:
+        told = [*results, *_pictures(report), *_setups(rows)]
     for lam in learned:
-        results.append(
+        told.append(
             f"Lambda of the {lam.role} was learned: {lam.value:.4f}, from "
             f"{lam.start:g} at the start of training."
         )
     sections = {
-        "Use": asr_use(config, rows, bool(learned), has_lam),
-        "Results": "\n\n".join(results),
+        "Use": use,
+        "Results": "\n\n".join(told),
         "Training": _training(config.get("version"), parameters, about),
-        "Limits": _bullets(_asr_limits(config, rows, about)),
+        "Limits": _bullets(_limits(config, rows, about)),
     }
-    return _card(metadata, name, "Speech recogniser.", sections, config)
+    return _card(metadata, name, what, sections, config)
 
 
 def upstream_card(
@@ -208,15 +256,17 @@ def _metadata(
     """The YAML that the hub reads."""
     # Of several corpora nobody knows here which one a test set is of.
     corpus = about.datasets[0] if len(about.datasets) == 1 else "unknown"
+    classes = task == CLASSIFICATION
     results = [
         EvalResult(
             task_type=task,
             dataset_type=corpus,
             dataset_name=f"{corpus} {row.stats.test_set}",
             dataset_split=row.stats.test_set,
-            metric_type=row.metric,
-            metric_name=f"{row.metric.upper()} (%){_setting(row)}",
-            metric_value=round(row.wer, 2),
+            metric_type="accuracy" if classes else row.metric,
+            metric_name=f"{'Accuracy' if classes else row.metric.upper()} (%)"
+            + _setting(row),
+            metric_value=round(100 - row.wer if classes else row.wer, 2),
         )
         for row in rows
         if row.wer == row.wer
@@ -234,7 +284,7 @@ def _metadata(
             *tags,
         ],
         datasets=list(about.datasets) or None,
-        metrics=[*rows[0].scores] if rows else None,
+        metrics=(["accuracy"] if classes else [*rows[0].scores]) if rows else None,
     )
     return data.to_yaml()
 
@@ -273,7 +323,7 @@ def _setting(row: Row) -> str:
 
 def _pictures(report: Path | None) -> list[str]:
     plots = sorted(report.glob("*.png")) if report is not None else []
-    alt = "WER against frame period and MACs"
+    alt = "errors against frame period and MACs"
     return [f"![{alt}]({plot.parent.name}/{plot.name})" for plot in plots]
 
 
@@ -305,9 +355,7 @@ def _training(version: object, parameters: int, about: About) -> str:
     return "\n".join(lines) + f"\n\n```sh\n{about.command}\n```"
 
 
-def _asr_limits(
-    config: Mapping[str, Any], rows: Sequence[Row], about: About
-) -> list[str]:
+def _limits(config: Mapping[str, Any], rows: Sequence[Row], about: About) -> list[str]:
     rate = (config.get("frontend_conf") or {}).get("fs", 16000)
     rate = str(rate).replace("k", "000")
     limits = [

@@ -1,8 +1,9 @@
 """Turn what training left into a folder that can be published and loads anywhere.
 
-A recogniser is laid out as ``espnet2.bin.pack`` lays it out (``meta.yaml`` names the
-arguments of ``Speech2Text``), so that unmodified ESPnet loads it. Nothing of the
-training's folder is needed any more, and nothing of it shows.
+A recogniser or classifier is laid out as ``espnet2.bin.pack`` lays it out
+(``meta.yaml`` names the arguments of ``Speech2Text`` or ``Classification``), so that
+unmodified ESPnet loads it. Nothing of the training's folder is needed any more, and
+nothing of it shows.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +35,7 @@ from espnet_ofa.checksums import (
     write_checksums,
 )
 from espnet_ofa.files import no_room, write_file, write_text
+from espnet_ofa.report.accuracy import score_classes_dir, write_accuracy_report
 from espnet_ofa.report.budget import model_checksum
 from espnet_ofa.report.folder import write_report
 from espnet_ofa.report.tables import ssl_section
@@ -43,9 +46,11 @@ from espnet_ofa.zoo.card import (
     UNKNOWN_LICENSE,
     About,
     asr_card,
+    cls_card,
     upstream_card,
 )
 from espnet_ofa.zoo.fetches import find_fetches
+from espnet_ofa.zoo.kinds import ASR, CLS, Kind
 from espnet_ofa.zoo.leaks import refuse_places, refuse_secrets
 from espnet_ofa.zoo.portable import (
     copy_file,
@@ -83,7 +88,8 @@ _PREPROCESSOR = {
 _AT_ROOT = (META_NAME, WEIGHTS_NAME, *NOT_LISTED)
 
 
-def pack_asr(
+def pack_task(
+    kind: Kind,
     exp_dir: str | Path,
     model_file: str | Path,
     out_dir: str | Path,
@@ -94,9 +100,10 @@ def pack_asr(
     references: Mapping[str, str] | None = None,
     allow_fetches: bool = False,
 ) -> Path:
-    """Pack a recogniser that ESPnet trained, and check that it loads.
+    """Pack a model that ESPnet trained, and check that it loads.
 
     Args:
+        kind: of model.
         exp_dir: folder of the training, with ``config.yaml``.
         model_file: checkpoint in it, e.g. ``valid.loss.ave.pth``.
         out_dir: made, or replaced if it holds an earlier package.
@@ -115,9 +122,10 @@ def pack_asr(
         ValueError: the checkpoint is no model's, or lacks or adds keys; loading would
             fetch a part; a secret or a place of this machine would be in the package.
     """
+    classes = kind is CLS
     exp_dir = Path(exp_dir)
     source = exp_dir / model_file
-    trained = _read_config(exp_dir / CONFIG_NAME)
+    trained = _read_config(exp_dir / CONFIG_NAME, kind)
     fetches = find_fetches(trained)
     if fetches and not allow_fetches:
         raise ValueError(
@@ -131,7 +139,8 @@ def pack_asr(
         trained["bpemodel"] = str(bpemodel)
     about = _with_command(about, exp_dir)
     checksum = model_checksum(state)
-    rows = own_rows(exp_dir, source, checksum, decode_dirs, references)
+    score = score_classes_dir if classes else None
+    rows = own_rows(exp_dir, source, checksum, decode_dirs, references, score)
     taken = {Path(text) for text in strings(trained)}
     clash = sorted(name for name in _AT_ROOT if Path(name) in taken)
     if clash:
@@ -141,8 +150,9 @@ def pack_asr(
         )
     with _drafted(out_dir) as folder:
         name = exp_dir.resolve().name.lstrip(".")  # hidden files are the hub's
-        config, config_path = _lay_out(folder / free_name(name, taken), trained, source)
-        model = load_packed(folder, state, source)
+        home = folder / free_name(name, taken)
+        config, config_path = _lay_out(home, kind, trained, source)
+        model = load_packed(folder, kind, state, source)
         learned = settle_lams(model, config)
         write_text(config_path, config_text(config))
         _save(state, folder / WEIGHTS_NAME)
@@ -150,16 +160,20 @@ def pack_asr(
         if rows:
             # Of this model alone; stage 13's may be of many.
             report = folder / free_name("report", taken)
-            write_report(report, rows)
+            (write_accuracy_report if classes else write_report)(report, rows)
         else:
-            logger.warning(f"{exp_dir}: not decoded (stage 13): a card without results")
+            logger.warning(f"{exp_dir}: not decoded: a card without results")
         parameters = sum(p.numel() for p in model.parameters())
-        card = asr_card(
+        card = (cls_card if classes else asr_card)(
             *(name, config, rows, learned, parameters, report, about),
             has_lam=uses_lam(model),
         )
         _seal(folder, card, exp_dir)
     return Path(out_dir)
+
+
+pack_asr = partial(pack_task, ASR)
+pack_cls = partial(pack_task, CLS)
 
 
 def pack_upstream(
@@ -356,22 +370,22 @@ def _read_rate(path: Path, weights: str) -> dict[str, Any] | None:
     return facts
 
 
-def _read_config(path: Path) -> dict[str, Any]:
+def _read_config(path: Path, kind: Kind) -> dict[str, Any]:
     if not path.is_file():
         raise FileNotFoundError(
             f"{path}: expected the config that training left, found no such file; "
-            "recipe stages 10 to 12 train"
+            "recipe stages 10 to 12 train recognisers, 4 and 5 of cls.sh classifiers"
         )
     config = read_yaml(path)
     if not isinstance(config.get("token_list"), list):
         raise ValueError(
-            f"{path}: expected an ESPnet recogniser's config with a token_list in it"
+            f"{path}: expected an ESPnet {kind.name}'s config with a token_list in it"
         )
     return config
 
 
 def _lay_out(
-    home: Path, trained: dict[str, Any], source: Path
+    home: Path, kind: Kind, trained: dict[str, Any], source: Path
 ) -> tuple[dict[str, Any], Path]:
     """Config, checkpoint and other files in ``home``, ``meta.yaml`` beside it.
 
@@ -389,14 +403,14 @@ def _lay_out(
         return target.relative_to(home.parent).as_posix()
 
     config = portable(trained, add)
-    files = {"asr_model_file": add(source)}
+    files = {kind.model: add(source)}
     # Beside the config's, which is relative to the package: Speech2Text prefers this.
     bpemodel = config.get("bpemodel")
     if bpemodel and (home.parent / bpemodel).is_file():
         files["bpemodel"] = bpemodel
     write_text(config_path, config_text(config))
     meta = {  # as espnet2.bin.pack writes it
-        "yaml_files": {"asr_train_config": f"{home.name}/{CONFIG_NAME}"},
+        "yaml_files": {kind.config: f"{home.name}/{CONFIG_NAME}"},
         "files": files,
         "timestamp": source.stat().st_mtime,
         "python": sys.version,

@@ -1,4 +1,4 @@
-"""Loading published recognisers, without espnet_model_zoo and its flaw.
+"""Loading published models of tasks, without espnet_model_zoo and its flaw.
 
 ``Speech2Text.from_pretrained`` and ``ModelDownloader`` load what we publish too. But
 espnet_model_zoo up to 0.1.7 edits the config it has downloaded, replacing *every*
@@ -17,7 +17,7 @@ import inspect
 import os
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,22 +31,14 @@ from espnet_ofa.files import no_room
 from espnet_ofa.hub import pull
 from espnet_ofa.plugin import register
 from espnet_ofa.upstream import set_lam
-from espnet_ofa.upstream.checkpoint import WEIGHTS_NAME
+from espnet_ofa.upstream.checkpoint import WEIGHTS_NAME, check_fit
 from espnet_ofa.upstream.importers.source import read_weights
+from espnet_ofa.zoo.kinds import ASR, CLS, Kind
 from espnet_ofa.zoo.usage import only_ctc
 
 if TYPE_CHECKING:
     from espnet2.bin.asr_inference import Speech2Text
-
-# Arguments of Speech2Text that are files, as meta.yaml has them.
-_META_KEYS = {
-    "yaml_files": {"asr_train_config", "lm_train_config"},
-    "files": {
-        *("asr_model_file", "lm_file"),  # checkpoints of torch
-        *("bpemodel", "ngram_file", "prompt_token_file"),
-    },
-}
-_CHECKPOINTS = ("asr_model_file", "lm_file")
+    from espnet2.bin.cls_inference import Classification
 
 
 def load_asr(
@@ -78,7 +70,7 @@ def load_asr(
     folder = pull_asr(
         name, cache_dir=cache_dir, revision=revision, offline=offline, token=token
     )
-    with _packed(folder) as (packed, state, source):
+    with _packed(folder, ASR) as (packed, state, source):
         register()
         from espnet2.bin.asr_inference import Speech2Text  # takes 10 s
 
@@ -93,17 +85,54 @@ def load_asr(
     return speech2text
 
 
+def load_cls(
+    name: str | Path,
+    lam: float | None = None,
+    *,
+    cache_dir: str | Path | None = None,
+    revision: str | None = None,
+    offline: bool | None = None,
+    token: str | bool | None = None,
+    **options: Any,
+) -> Classification:
+    """Classifier of utterances from a directory, a zip or a hub id.
+
+    Args:
+        name: see :func:`load_asr`, also for the other arguments and errors.
+        lam: lambda to classify at; by default the checkpoint's own.
+        **options: of ESPnet's ``Classification`` (``device``, ``dtype``).
+    """
+    folder = pull_packed(
+        name, CLS, cache_dir=cache_dir, revision=revision, offline=offline, token=token
+    )
+    with _packed(folder, CLS) as (packed, state, source):
+        register()
+        from espnet2.bin.cls_inference import Classification
+
+        classifier = Classification(**packed, **options)
+        check_fit(classifier.classification_model, state, str(source))
+    if lam is not None:
+        set_lam(classifier.classification_model, lam)
+    return classifier
+
+
 def pull_asr(name: str | Path, **options: Any) -> Path:
-    """Folder of a packed recogniser, without pickled weights where it can do without.
+    """Folder of a packed recogniser; see :func:`pull_packed`."""
+    return pull_packed(name, ASR, **options)
+
+
+def pull_packed(name: str | Path, kind: Kind, **options: Any) -> Path:
+    """Folder of a packed model, without pickled weights where it can do without.
 
     Args:
         name: see :func:`espnet_ofa.hub.pull`, also for the options and errors.
+        kind: of model.
         **options: ``cache_dir``, ``revision``, ``offline`` and ``token``.
     """
     folder = pull(name, without="*.pth", **options)
-    _, files = _read_meta(folder)
+    _, files = _read_meta(folder, kind)
     listed = read_checksums(folder) if (folder / CHECKSUMS_NAME).is_file() else ()
-    spare = files.pop("asr_model_file")
+    spare = files.pop(kind.model)
     # Those of a language model, and what a config names.
     needed = {folder / WEIGHTS_NAME, *files.values(), *(folder / x for x in listed)}
     if all(path.is_file() for path in needed - {spare}):
@@ -148,13 +177,14 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 
 @contextmanager
-def speech2text_options(folder: Path) -> Iterator[dict[str, str]]:
-    """What ``Speech2Text`` needs to load a packed folder, as long as the block runs.
+def packed_options(folder: Path, kind: Kind) -> Iterator[dict[str, str]]:
+    """What ESPnet needs to load a packed folder, as long as the block runs.
 
     Checkpoints hold weights alone then: ESPnet may unpickle them.
 
     Args:
         folder: with ``meta.yaml``, as ``espnet2.bin.pack`` lays it out.
+        kind: of model.
 
     Yields:
         Names of arguments and paths; configs are copies in which paths are absolute,
@@ -167,17 +197,25 @@ def speech2text_options(folder: Path) -> Iterator[dict[str, str]]:
         ValueError: ``meta.yaml`` is not what ESPnet packs, a config is no YAML, or a
             checkpoint is more than weights; from the block, weights of another shape.
     """
-    with _packed(folder) as (options, _, _):
+    with _packed(folder, kind) as (options, _, _):
         yield options
 
 
+def speech2text_options(folder: Path) -> AbstractContextManager[dict[str, str]]:
+    """:func:`packed_options` of a recogniser, for ``Speech2Text``."""
+    return packed_options(folder, ASR)
+
+
 @contextmanager
-def _packed(folder: Path) -> Iterator[tuple[dict[str, str], dict[str, Tensor], Path]]:
-    """Options as above, the recogniser's weights, and the file they are from."""
-    configs, files = _read_meta(folder)
-    sources = {key: files[key] for key in _CHECKPOINTS if key in files}
+def _packed(
+    folder: Path, kind: Kind
+) -> Iterator[tuple[dict[str, str], dict[str, Tensor], Path]]:
+    """Options as above, the model's weights, and the file they are from."""
+    configs, files = _read_meta(folder, kind)
+    checkpoints = (kind.model, *kind.checkpoints)
+    sources = {key: files[key] for key in checkpoints if key in files}
     if (folder / WEIGHTS_NAME).is_file():
-        sources["asr_model_file"] = folder / WEIGHTS_NAME
+        sources[kind.model] = folder / WEIGHTS_NAME
     for path in {**configs, **files, **sources}.values():
         if not path.is_file():
             raise FileNotFoundError(
@@ -192,7 +230,7 @@ def _packed(folder: Path) -> Iterator[tuple[dict[str, str], dict[str, Tensor], P
         raise ValueError(
             f"{e}. Get it again, or ask its author for a checkpoint of tensors alone"
         ) from e
-    state, source = states["asr_model_file"], sources["asr_model_file"]
+    state, source = states[kind.model], sources[kind.model]
     with tempfile.TemporaryDirectory(prefix="espnet_ofa_") as scratch:
         options = {name: str(path) for name, path in files.items()}
         try:
@@ -202,10 +240,10 @@ def _packed(folder: Path) -> Iterator[tuple[dict[str, str], dict[str, Tensor], P
                 copy.write_text(yaml.safe_dump(config), encoding="utf-8")
                 options[name] = _as_old_as(path, copy)
             if source.name == WEIGHTS_NAME:
-                copy = Path(scratch, files["asr_model_file"].name)
+                copy = Path(scratch, files[kind.model].name)
                 with copy.open("wb") as file:
                     torch.save(state, file)
-                options["asr_model_file"] = _as_old_as(source, copy)
+                options[kind.model] = _as_old_as(source, copy)
         except (OSError, RuntimeError) as e:  # torch puts its own over the system's
             if not no_room(e.__context__ or e):
                 raise
@@ -216,7 +254,7 @@ def _packed(folder: Path) -> Iterator[tuple[dict[str, str], dict[str, Tensor], P
         try:
             yield options, state, source
         except ValueError as e:
-            read = options["asr_model_file"]
+            read = options[kind.model]
             if read == str(source) or read not in str(e):
                 raise
             raise ValueError(str(e).replace(read, str(source))) from e
@@ -237,7 +275,7 @@ def _as_old_as(original: Path, copy: Path) -> str:
     return str(copy)
 
 
-def _read_meta(folder: Path) -> tuple[dict[str, Path], dict[str, Path]]:
+def _read_meta(folder: Path, kind: Kind) -> tuple[dict[str, Path], dict[str, Path]]:
     """Configs and other files that ``meta.yaml`` names, by argument.
 
     Raises:
@@ -247,13 +285,17 @@ def _read_meta(folder: Path) -> tuple[dict[str, Path], dict[str, Path]]:
     meta_path = folder / META_NAME
     if not meta_path.is_file():
         raise FileNotFoundError(
-            f"{folder}: expected {META_NAME} of a packed recogniser, found "
+            f"{folder}: expected {META_NAME} of a packed {kind.name}, found "
             f"{sorted(p.name for p in folder.iterdir())[:10]}. An upstream is loaded "
             "with OFAUpstream.from_pretrained; a training directory is packed first "
             "(recipe stage 14)"
         )
     meta = read_yaml(meta_path)
-    parts = [meta.get(key) for key in _META_KEYS]
+    known_keys = {
+        "yaml_files": {kind.config, *kind.configs},
+        "files": {kind.model, *kind.checkpoints, *kind.files},
+    }
+    parts = [meta.get(key) for key in known_keys]
     known = [
         part
         for part in parts
@@ -261,14 +303,14 @@ def _read_meta(folder: Path) -> tuple[dict[str, Path], dict[str, Path]]:
     ]
     # Without a checkpoint ESPnet would keep random weights.
     if len(known) < len(parts) or not (
-        "asr_train_config" in known[0] and "asr_model_file" in known[1]
+        kind.config in known[0] and kind.model in known[1]
     ):
         raise ValueError(
-            f"{meta_path}: expected mappings {' and '.join(_META_KEYS)} of arguments "
-            "and paths, asr_train_config and asr_model_file among them, found "
+            f"{meta_path}: expected mappings {' and '.join(known_keys)} of arguments "
+            f"and paths, {kind.config} and {kind.model} among them, found "
             f"{str(meta)[:200]}. Pack the model again (recipe stage 14)"
         )
-    for (title, keys), part in zip(_META_KEYS.items(), known, strict=True):
+    for (title, keys), part in zip(known_keys.items(), known, strict=True):
         if unknown := sorted(map(str, {*part} - keys)):
             raise ValueError(
                 f"{meta_path}: expected of {title} only {', '.join(sorted(keys))}, "

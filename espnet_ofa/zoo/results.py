@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from espnet_ofa.report.scoring import Score, Unit
 from espnet_ofa.report.stats import DecodeStats
 from espnet_ofa.report.tradeoff import Row, collect_rows, find_decode_dirs
 from espnet_ofa.zoo.portable import hide_folders
@@ -22,6 +23,7 @@ def own_rows(
     checksum: str,
     decode_dirs: Sequence[str | Path] | None = None,
     references: Mapping[str, str] | None = None,
+    score: Callable[[Path, str], Mapping[Unit, Score]] | None = None,
 ) -> list[Row]:
     """Results of one checkpoint alone, without the paths of where it was decoded.
 
@@ -32,6 +34,7 @@ def own_rows(
             :func:`espnet_ofa.report.budget.model_checksum`.
         decode_dirs: where to look; by default everywhere below ``exp_dir``.
         references: test set -> Kaldi text file, where it is not where it was.
+        score: see :func:`espnet_ofa.report.tradeoff.collect_rows`.
 
     Raises:
         FileNotFoundError, ValueError: see
@@ -62,7 +65,7 @@ def own_rows(
 
     rows = []
     for folder in map(Path, decode_dirs):
-        for row in collect_rows(folder.name, folder, references, keep=ours):
+        for row in collect_rows(folder.name, folder, references, score, ours):
             setup = {
                 k: hide_folders(v) if isinstance(v, str) else v
                 for k, v in row.stats.setup.items()

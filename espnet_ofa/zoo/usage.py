@@ -1,4 +1,4 @@
-"""What a model card says of using a recogniser: commands and code that run as shown."""
+"""What a model card says of using a model: commands and code that run as shown."""
 
 from __future__ import annotations
 
@@ -110,6 +110,36 @@ def asr_use(
         + (" So does ESPnet's own way here, by `checksums.json`." * ours)
     )
     return "\n\n".join(parts)
+
+
+def cls_use(rows: Sequence[Row], learned: bool, has_lam: bool) -> str:
+    """How to classify in Python.
+
+    Args:
+        rows: results, which say at which lambda it did best.
+        learned: training settled lambda.
+        has_lam: there is one.
+    """
+    best = min(rows, key=lambda row: row.wer).stats if rows else None
+    own = learned if best is None else best.adaptive
+    lam = None if own or not has_lam else 0.5 if best is None else best.lam
+    argument = "" if lam is None else f", lam={lam!r}"
+    return "\n\n".join(
+        [
+            shell('pip install "espnet_ofa[espnet]" torcheval'),
+            python(
+                "import soundfile",
+                "from espnet_ofa.zoo.pull import load_cls",
+                "",
+                f'classifier = load_cls("{REPO}"{argument})',
+                'speech, rate = soundfile.read("speech.wav")  # 16 kHz, mono',
+                "_, scores, label = classifier(speech)",
+                "print(label)",
+            ),
+            "`load_cls` gives ESPnet's own `Classification`. It reads safetensors, and "
+            "refuses a truncated or altered download.",
+        ]
+    )
 
 
 def _value(value: object) -> str:

@@ -1,4 +1,4 @@
-"""Weights of a recogniser on their way into a package: read, checked, saved again."""
+"""Weights of a model on their way into a package: read, checked, saved again."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from espnet_ofa.plugin import register
 from espnet_ofa.upstream.checkpoint import check_fit
 from espnet_ofa.upstream.importers.source import read_weights
 from espnet_ofa.zoo.card import LearnedLam
-from espnet_ofa.zoo.pull import speech2text_options
+from espnet_ofa.zoo.kinds import Kind
+from espnet_ofa.zoo.pull import packed_options
 
 
 def read_trained(path: Path) -> dict[str, Tensor]:
@@ -34,11 +35,14 @@ def read_trained(path: Path) -> dict[str, Tensor]:
         ) from e
 
 
-def load_packed(folder: Path, state: dict[str, Tensor], source: Path) -> nn.Module:
+def load_packed(
+    folder: Path, kind: Kind, state: dict[str, Tensor], source: Path
+) -> nn.Module:
     """The packed model as ESPnet loads it; every key must fit.
 
     Args:
         folder: of the package.
+        kind: of model.
         state: weights in its checkpoint.
         source: the checkpoint that was packed, for messages: the folder may be a draft.
 
@@ -46,14 +50,11 @@ def load_packed(folder: Path, state: dict[str, Tensor], source: Path) -> nn.Modu
         ValueError: missing, unexpected or misshapen keys, by name.
     """
     register()
-    from espnet2.tasks.asr import ASRTask
-
-    with speech2text_options(folder) as options:
-        path = options["asr_model_file"]
+    task = kind.load_task()
+    with packed_options(folder, kind) as options:
+        path = options[kind.model]
         try:
-            model, args = ASRTask.build_model_from_file(
-                options["asr_train_config"], path
-            )
+            model, args = task.build_model_from_file(options[kind.config], path)
         except (RuntimeError, ValueError) as e:
             found = str(e).replace(path, str(source))
             if isinstance(e, RuntimeError):  # ESPnet's, of another shape

@@ -205,6 +205,9 @@ def test_upsampled_units_are_frames_again(stochastic_conf, upstream_conf, wave):
         assert frontend.stats()["period_ms"] > 25  # what the upstream ran at
         out.square().sum().backward()
         assert all(p.grad is not None for p in frontend.parameters() if p.requires_grad)
+        waits = OFAFrontend(conf, upsample=True, freeze_updates=1, **options).train()
+        learns = [waits(*wave)[0].requires_grad for _ in range(2)]
+        assert learns == [False, True]
 
 
 def test_units_alone_leave_the_upsampler_out(stochastic_conf, wave):

@@ -74,8 +74,9 @@ def test_losses_by_hand_and_over_true_frames_only():
     torch.testing.assert_close(cosine.double(), cos.mean(0), atol=1e-5, rtol=1e-5)
 
 
-def test_padding_has_no_part_in_loss_or_gradient():
-    model = make()
+@pytest.mark.parametrize("head", ["mlp", "linear"])
+def test_padding_has_no_part_in_loss_or_gradient(head):
+    model = make(head=head)
     data = batch()
     wide = {**data, "speech": F.pad(data["speech"], (0, 3200), value=9.0)}
     losses = []
@@ -83,11 +84,11 @@ def test_padding_has_no_part_in_loss_or_gradient():
         model.zero_grad()
         loss, _, _ = model(**one)
         loss.backward()
-        losses.append((loss.detach(), model.heads.weight.grad.clone()))
+        losses.append((loss.detach(), *(p.grad for p in model.heads.parameters())))
     torch.testing.assert_close(*losses, atol=1e-5, rtol=1e-4)
 
 
-def test_heads_before_expanding_equal_heads_after_it():
+def test_linear_heads_before_expanding_equal_those_after_it():
     torch.manual_seed(0)
     units, head = torch.randn(2, 6, 8), torch.nn.Linear(8, 5)
     durations = torch.tensor([[2.5, 3.0, 1.5, 4.0, 2.0, 1.0], [5.0, 2.2, 1.8, 0, 0, 0]])
@@ -95,6 +96,39 @@ def test_heads_before_expanding_equal_heads_after_it():
     after = head(expand(units, durations, 14))
     for row, n in enumerate((14, 9)):
         torch.testing.assert_close(before[row, :n], after[row, :n])
+
+
+@pytest.mark.parametrize("head", ["mlp", "linear"])
+def test_heads_speak_of_frames(head):
+    # A frame on the border of two units is a blend of their states, not of what an MLP
+    # makes of each.
+    model = make(head=head).eval()
+    frames, n_frames = model.upstream.extract(*batch().values())
+    out = model.upstream.compress(frames, n_frames)
+    found, encoded = model.upstream.predict_frames(out, model.heads, 50)
+    states = expand(encoded.states[-1], encoded.durations, 50)
+    wanted = model.heads(states)
+    assert found.shape == (2, 50, 2 * 16)
+    for row, n in enumerate(n_frames.tolist()):
+        torch.testing.assert_close(found[row, :n], wanted[row, :n])
+    with pytest.raises(ValueError, match="head must be mlp or linear; got 'conv'"):
+        make(head="conv")
+
+
+def test_mlp_heads_are_those_of_distilhubert():
+    # There: one linear layer for all, GELU, and a linear layer of each one's own part.
+    heads = make().heads
+    first, second = ([head[i] for head in heads] for i in (0, 2))
+    x = torch.randn(2, 7, 16)
+    hidden = F.linear(
+        x, torch.cat([y.weight for y in first]), torch.cat([y.bias for y in first])
+    )
+    parts = F.gelu(hidden).unflatten(-1, (2, 16))
+    wanted = torch.einsum(
+        "bsnd,ned->bsne", parts, torch.stack([y.weight for y in second])
+    )
+    wanted = wanted + torch.stack([y.bias for y in second])
+    torch.testing.assert_close(heads(x), wanted.flatten(-2))
 
 
 def test_the_student_learns_what_the_teacher_says():
@@ -210,6 +244,53 @@ def test_starting_from_the_front_leaves_the_layers():
 def test_students_of_another_shape_are_refused(changes, message):
     with pytest.raises(ValueError, match=message):
         start_from_teacher(make_student(**changes), make_teacher())
+
+
+def test_what_can_be_started_from_is_told():
+    student, teacher = make_student(dim=32), make_teacher()
+    for what, hint in (
+        ("layers", "{init: front} or {init: none}"),
+        ("front", "{init: none}"),
+    ):
+        with pytest.raises(ValueError, match=f"give teacher_conf: {hint}$"):
+            start_from_teacher(student, teacher, what)
+
+
+SQUEEZE = {
+    "compressor": "squeeze",
+    "compressor_conf": {"factor": [4, 2], "kernel": 3, "groups": 1},
+    "pos_kernel": 0,
+    "query_pool": [1, 2],
+    "upsampler": True,
+}
+
+
+def test_a_stochastic_teacher_runs_at_its_finest():
+    teacher = make_teacher(**SQUEEZE)
+    data = batch()
+    states, n_frames = teacher(*data.values(), [1, 3])
+    assert states.shape == (2, 50, 2, 16) and n_frames.tolist() == [50, 30]
+    wanted = make_teacher(**SQUEEZE).upstream
+    wanted.squeeze_policy.set("2,1,1")
+    for i, layer in enumerate((1, 3)):  # a frame has its unit's own state
+        units = wanted(*data.values()).hidden_states[layer]
+        found = units.repeat_interleave(2, dim=1)
+        torch.testing.assert_close(states[0, :, i], found[0])
+
+
+@pytest.mark.parametrize("what", ["front", "layers"])
+def test_a_squeeze_starts_without_the_teachers_positions(what):
+    teacher, student = make_teacher(), make_student(**{**SQUEEZE, "query_pool": 1})
+    before = student.compressor.position.conv.bias.clone()
+    start_from_teacher(student, teacher, what)
+    assert torch.equal(student.compressor.position.conv.bias, before)
+    for name in ("extractor.project.weight", "project.weight"):
+        ours, theirs = student.state_dict()[name], teacher.front.state_dict()[name]
+        assert torch.equal(ours, theirs)
+    (ours, theirs) = (
+        x.transformer.layers[1].ff_in.weight for x in (student, teacher.front)
+    )
+    assert torch.equal(ours, theirs) == (what == "layers")
 
 
 def test_a_compressed_teacher_answers_at_20_ms():

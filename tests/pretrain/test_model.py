@@ -93,6 +93,21 @@ def test_every_parameter_gets_a_gradient():
     assert missing == []
 
 
+def test_the_extractor_gets_a_share_of_the_gradient():
+    gradients = {}
+    for factor in (1.0, 0.1):
+        model = make(lam=0.5, feature_grad_mult=factor)
+        torch.manual_seed(0)  # of the mask
+        model(**batch(), **SEGMENTS)[0].backward()
+        gradients[factor] = {n: p.grad for n, p in model.named_parameters()}
+    for name, whole in gradients[1.0].items():
+        scale = 0.1 if name.startswith("upstream.extractor.") else 1.0
+        torch.testing.assert_close(gradients[0.1][name], scale * whole, msg=name)
+    assert any(n.startswith("upstream.extractor.") for n in gradients[1.0])
+    with torch.no_grad():
+        make(feature_grad_mult=0.1)(**batch())
+
+
 def test_segments_replace_the_cardinality_loss():
     model = make()
     without = model(**batch())[1]

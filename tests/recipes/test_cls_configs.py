@@ -1,15 +1,21 @@
 """Every classification configuration is accepted by ESPnet and builds its model."""
 
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import torch
 import yaml
 
+from espnet_ofa.tasks.ssl import OFASSLTask
+
 ROOT = Path(__file__).resolve().parents[2]
+TEMPLATE = ROOT / "egs2/TEMPLATE/ofa1"
 FILES = sorted({p.resolve() for p in ROOT.glob("egs2/*/*1/conf/**/train_cls*.yaml")})
-SHAPE = ROOT / "egs2/TEMPLATE/ofa1/conf/train_ssl.yaml"
+SHAPE = TEMPLATE / "conf/train_ssl.yaml"
 
 
 @pytest.fixture(scope="module")
@@ -22,12 +28,9 @@ def build(tmp_path_factory):
     (folder / "upstream.yaml").write_text(yaml.safe_dump(upstream))
     (folder / "classes.txt").write_text("a\nb\nc\n<unk>\n")
 
-    upstream |= {"compressor": "mean", "compressor_conf": {"factor": 2}}
-    (folder / "mean2.yaml").write_text(yaml.safe_dump(upstream))
-
-    def build_model(config, *more, upstream="upstream.yaml"):
+    def build_model(config, *more, upstream=folder / "upstream.yaml"):
         options = ["--config", str(config), "--token_list", f"{folder}/classes.txt"]
-        options += ["--frontend_conf", f"upstream={folder}/{upstream}", *more]
+        options += ["--frontend_conf", f"upstream={upstream}", *more]
         options += ["--frontend_conf", "fs=16k"]
         return OFACLSTask.build_model(OFACLSTask.get_parser().parse_args(options))
 
@@ -68,11 +71,64 @@ def test_adaptive_starts_from_the_first_model(config, build):
     assert set(first.items()) <= set(adaptive.items())
 
 
-def test_upstream_of_a_fixed_rate_as_in_the_readme(build):
+def settings(system):
+    """What --system makes of the options of cls.sh."""
+    names = ("ssl_args", "cls_args", "adaptive_args", "adaptive_configs", "cls_exp")
+    script = '. "$@"; for name in ${names}; do echo "${name}=${!name}"; done'
+    options = ["--system", system, "--cls_args", "--seed 1", "--stage", "99"]
+    options += ["--ngpu", "0", "--nj", "1", "--num_threads", "1"]
+    done = subprocess.run(
+        ["bash", "-euc", script, "-", str(TEMPLATE / "cls.sh"), *options],
+        env={**os.environ, "names": " ".join(names), "VIRTUAL_ENV": sys.prefix},
+        capture_output=True,
+        text=True,
+    )
+    if done.returncode:
+        return done.stderr
+    return dict(line.split("=", 1) for line in done.stdout.splitlines())
+
+
+SYSTEMS = {"ofa": 40, "none": 20, "mean3": 60, "conv4": 80, "atome": 40, "sew": 40}
+SYSTEMS |= {"stochastic": 40, "squeeze": 40, "cif": 40, "cif_at_0": 20}
+SYSTEMS |= {"ofa_at_0": 20, "ends": 40, "log_period": 40, "condition_durations": 40}
+
+
+@pytest.mark.parametrize("system", SYSTEMS)
+def test_every_system_has_a_classifier(system, build, tmp_path):
+    found = settings(system)
+    assert found["cls_args"].endswith("--seed 1")  # so that users have the last word
+    tag = "" if system == "ofa" else f"_{system}"
+    assert found["cls_exp"].endswith(f"/cls_train_cls{tag}_raw")
+    ssl = ["--config", str(SHAPE), *found["ssl_args"].split()]
+    upstream = tmp_path / "upstream.yaml"
+    conf = OFASSLTask.get_parser().parse_args(ssl).upstream_conf
+    upstream.write_text(yaml.safe_dump(conf))
+    model = build(
+        SHAPE.with_name("train_cls.yaml"), *found["cls_args"].split(), upstream=upstream
+    )
+    batch = torch.randn(2, 16000), torch.tensor([16000, 12000])
+    labels = torch.tensor([[0], [2]]), torch.tensor([1, 1])
+    loss, _, _ = model.train()(*batch, *labels)
+    loss.backward()
+    assert torch.isfinite(loss)
+    with torch.no_grad():
+        units, lengths = model.eval().encode(*batch)
+        assert model.decoder(units, lengths).shape == (2, 3)
+    period = float(model.frontend.stats()["period_ms"])
+    assert period == pytest.approx(SYSTEMS[system], rel=0.15)
+    for name in found["adaptive_configs"].split():
+        options = (found["cls_args"] + found["adaptive_args"]).split()
+        model = build(TEMPLATE / name, *options, upstream=upstream)
+        assert model.frontend.policy.learnable is not None
+    ours = ("ofa", "ends", "log_period", "condition_durations")
+    assert bool(found["adaptive_configs"]) == (system in ours)
+
+
+def test_systems_without_a_classifier_are_refused():
+    assert "--system sandwich is of ASR" in settings("sandwich")
+    assert "--system is ofa, none, mean2" in settings("mean9")
+
+
+def test_a_system_of_a_fixed_rate_as_in_the_readme():
     text = (ROOT / "egs2/speech_commands/ofa1/README.md").read_text()
-    line = re.search(r'--cls_args "(.*lam=null.*)"', text)
-    assert line
-    config = SHAPE.with_name("train_cls.yaml")
-    model = build(config, *line[1].split(), upstream="mean2.yaml").eval()
-    units, lengths = model.encode(torch.randn(1, 16000), torch.tensor([16000]))
-    assert int(lengths[0]) == 25 and model.decoder(units, lengths).shape == (1, 3)
+    assert "lam=null" in settings(re.search(r"--system (\w+)\n", text)[1])["cls_args"]

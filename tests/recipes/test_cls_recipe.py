@@ -107,11 +107,16 @@ def again(finished, *options):
     return run("speech_commands/ofa1", folder, *before, *options)
 
 
+def before_packing(output):
+    """Lines on the screen before those of stage 7."""
+    return output.partition(") Stage 7:")[0].splitlines()[:-1]
+
+
 def test_every_stage_ran_and_the_table_is_last(finished):
     folder, _, output = finished
     stages = [int(n) for n in re.findall(r"\) Stage (\d+):", output)]
-    assert stages == list(range(1, 7))
-    *lines, last = output.strip().splitlines()
+    assert stages == list(range(1, 8))
+    *lines, last = before_packing(output)
     assert Path(last).read_bytes().startswith(b"\x89PNG")
     assert "accuracy (%)" in lines[-6] and " from 0.643)" in lines[-1]
 
@@ -150,8 +155,19 @@ def test_finished_stages_are_skipped(finished):
     done = again(finished)
     assert done.returncode == 0, done.stderr
     assert "training log" not in done.stdout and "classifying" not in done.stdout
-    assert done.stdout.count("finished before") == 9
-    assert done.stdout.splitlines()[-1] == finished[2].splitlines()[-1]
+    assert done.stdout.count("finished before") == 11
+    assert before_packing(done.stdout)[-1] == before_packing(finished[2])[-1]
+
+
+def test_classifiers_are_packed_with_their_results(finished):
+    folder = finished[0]
+    names = ("cls_train_cls_raw", "cls_train_cls_adaptive_price_train_cls_raw")
+    for name in names:
+        packed = folder / "exp" / name / "packed"
+        assert (packed / "model.zip").is_file() and (packed / ".done").is_file()
+        card = (packed / "model/README.md").read_text()
+        assert "| accuracy (%)" in card and "load_cls" in card
+        assert ("was learned" in card) == ("adaptive" in name)
 
 
 def test_changed_upstream_is_noticed(finished):
@@ -226,7 +242,7 @@ def test_one_model_per_fixed_lambda(recipe, tmp_path):
         upstream="u", fs="16k", cls_stats_dir="exp/stats", cls_config="conf.yaml",
         token_list="exp/stats/classes.txt", train_dump="raw/train", cls_exp="exp/cls",
         valid_dump="raw/valid", asr_exp="exp/cls", inference_model="valid.acc.ave.pth",
-        inference_lams="0 1", adaptive_configs="", fixed_lams="0 0.643",
+        inference_lams="0 1", adaptive_configs="", fixed_lams="0 0.643", system="ofa",
     )  # fmt: skip
     source = f"""
         . {TEMPLATE}/stages/cls.sh

@@ -81,6 +81,15 @@ def test_recognisers(recipe):
     assert squeeze["--ssl_tag"] == "system_stochastic_seed1"
 
 
+def test_lambdas_are_learned_without_joint_models(recipe):
+    folder, run = recipe
+    done = run("asr", "--systems", "ofa", "--seeds", "0", "--tasks", "ctc adaptive")
+    assert done.returncode == 0, done.stderr
+    (call,) = calls(folder)
+    assert call["--s2s_tag"] == "none" and call["--s2s_adaptive_configs"] == ""
+    assert "--adaptive_configs" not in call
+
+
 def test_all_tasks_and_their_reports(recipe):
     folder, run = recipe
     mark = "decode_ctc"
@@ -90,22 +99,28 @@ def test_all_tasks_and_their_reports(recipe):
         learned,
         f"asr_phone_mean2_seed0/{mark}",
         f"asr_phone_ofa_seed12/{mark}",
+        "asr_phone_ofa_seed12/packed",
         "asr_phone_ofa_seed12_s2s/decode_s2s",
+        f"asr_phone_ends_seed12/{mark}",
         f"asr_train_asr_adaptive_phone_ends_seed12/{mark}",
-        f"asr_system_mean2_seed0/{mark}",  # another task
+        f"asr_phones_mean2_seed0/{mark}",  # other tasks
+        f"asr_system_ofa_seed12/{mark}",
+        f"asr_train_asr_adaptive_system_ofa_seed12/{mark}",
     )
     options = ["--systems", "ofa", "--seeds", "0", "--tasks", "ctc s2s adaptive"]
     done = run("asr", *options, "--name", "phone", "--token_type", "phn")
     assert done.returncode == 0, done.stderr
     (call,) = calls(folder)
     assert call["--s2s_tag"] == "phone_ofa_seed0_s2s" and call["--token_type"] == "phn"
-    assert not {"--skip_stages", "--adaptive_configs"} & set(call)
+    left_out = {"--skip_stages", "--adaptive_configs", "--s2s_adaptive_configs"}
+    assert not left_out & set(call)
     assert call["--ssl_tag"] == "system_ofa_seed0"  # one upstream for all tasks
     found = decoded(folder)
     assert found.pop("outs") == ["exp/report_phones", "exp/report_phones_s2s"]
     ctc = {
         "mean2@0": f"exp/asr_phone_mean2_seed0/{mark}",
         "adaptive_price@12": f"exp/{learned}",
+        "ends@12": f"exp/asr_phone_ends_seed12/{mark}",
         "adaptive_ends@12": f"exp/asr_train_asr_adaptive_phone_ends_seed12/{mark}",
     }
     # The last line of ofa@12 is of the second report.
@@ -117,6 +132,7 @@ def test_all_tasks_and_their_reports(recipe):
     [
         (["--tasks", "ctc tts"], "--tasks are ctc, s2s and adaptive, not 'tts'"),
         (["--systems"], "--systems needs a value"),
+        (["--name", "system_phn"], "--name has no _ in it; got 'system_phn'"),
     ],
 )
 def test_bad_options(recipe, options, message):
@@ -129,22 +145,29 @@ def test_bad_options(recipe, options, message):
 def test_classifiers(recipe):
     folder, run = recipe
     assert run("cls").returncode == 2
+    options = ["--systems", "ofa squeeze ofa_at_0.5", "--ngpu", "0"]
+    done = run("cls", "--ssl_expdir", "../exp", *options)
+    assert done.returncode == 0, done.stderr
+    assert not (folder / "reports").exists()  # nothing is finished
+    ofa, squeeze, at = calls(folder)
+    assert ofa["--upstream"] == "../exp/ssl_system_ofa_seed0/upstream"
+    assert at["--upstream"] == ofa["--upstream"]
+    assert squeeze["--upstream"] == "../exp/ssl_system_stochastic_seed0/upstream"
+    assert at["--system"] == "ofa_at_0.5" and at["--cls_tag"] != ofa["--cls_tag"]
+    assert ofa["--cls_args"] == "--seed 0" and squeeze["--ngpu"] == "0"
     finish(
         folder,
         "cls_system_mean2_seed0/classify",
+        "cls_system_ends_seed0/classify",
+        "cls_system_ends_seed0/packed",
+        "cls_system_ofa_seed0/classify",
         "cls_train_cls_adaptive_price_system_ofa_seed0/classify",
+        "cls_train_cls_adaptive_price_system_ends_seed0/classify",
     )
-    options = ["--systems", "ofa mean2 ofa_at_0.5", "--ngpu", "0"]
-    done = run("cls", "--ssl_expdir", "../exp", *options)
+    done = run("cls", "--ssl_expdir", "../exp", "--systems", "")
     assert done.returncode == 0, done.stderr
-    ofa, mean2, at = calls(folder)
-    assert ofa["--upstream"] == "../exp/ssl_system_ofa_seed0/upstream"
-    assert at["--upstream"] == ofa["--upstream"] != mean2["--upstream"]
-    assert "lam=0.5 --frontend_conf lam_train=null" in at["--cls_args"]
-    assert at["--inference_lams"] == "own" and at["--cls_tag"] != ofa["--cls_tag"]
-    assert ofa["--cls_args"] == "--seed 0" and "--inference_lams" not in ofa
-    assert mean2["--inference_lams"] == "own" and mean2["--ngpu"] == "0"
-    assert "lam_train=null" in mean2["--cls_args"]
     found = decoded(folder)
     assert found.pop("outs") == ["exp/report_systems"]
-    assert set(found) == {"mean2@0", "adaptive_price@0"}
+    learned = {"adaptive_price@0", "adaptive_price_ends@0"}
+    assert set(found) == {"mean2@0", "ends@0", "ofa@0"} | learned
+    assert found["ends@0"] == "exp/cls_system_ends_seed0/classify"

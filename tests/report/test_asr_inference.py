@@ -92,15 +92,17 @@ def ofa(lam) -> dict:
     return {"frontend": "ofa", "frontend_conf": conf}
 
 
-def stochastic() -> dict:
+def stochastic(upsample: bool = False) -> dict:
     upstream = {
         **UPSTREAM,
+        "upsampler": upsample,
         "pos_kernel": 0,
         "compressor": "squeeze",
         "key_pool": [1, 2],
     }
     upstream["compressor_conf"] = {"factor": [1, 2, 4], "kernel": 4, "groups": 2}
     conf = {"upstream": upstream, "squeeze": [2, 1, 1], "squeeze_train": "uniform"}
+    conf["upsample"] = upsample
     return {"frontend": "ofa", "frontend_conf": conf}
 
 
@@ -128,6 +130,7 @@ def space(tmp_path_factory):
         adaptive=build(root / "adaptive", ofa("adaptive")),
         phones=build(root / "phones", ofa(0.3), **PHONES),
         stochastic=build(root / "stochastic", stochastic()),
+        upsampled=build(root / "upsampled", stochastic(upsample=True)),
         plain=build(root / "plain", {"frontend_conf": {"n_mels": 16}}, "conv2d"),
     )
 
@@ -453,19 +456,23 @@ def test_phones(space, search, tmp_path):
         lambda_table([row, words])
 
 
-def test_squeezes_of_a_stochastic_model(space):
+@pytest.mark.parametrize("kind", ["stochastic", "upsampled"])
+def test_squeezes_of_a_stochastic_model(space, kind):
+    model = getattr(space, kind)
     options = ["--squeeze", "1", "4,1,2", "own", *greedy_options(space)]
-    folder = run(space, space.stochastic, "squeezes", *options)
+    folder = run(space, model, f"squeezes_{kind}", *options)
     frames = [44, 19, 34, 24]
     for label, (s, k) in {"1,1,1": (1, 1), "4,1,2": (4, 2), "own": (2, 1)}.items():
         stats = load_stats(folder / f"lamown-squeeze{label}" / "test")
         assert (stats.lam, stats.squeeze) == (None, f"{s},1,{k}")
+        # The Transformer's, also where CTC has frames of 20 ms again.
         assert stats.units == sum(-(-n // s) for n in frames)
+        assert kind == "stochastic" or stats.infeasible == 0
     rows = report.collect_rows("stochastic", folder)
     assert [row.stats.squeeze for row in rows] == ["1,1,1", "2,1,1", "4,1,2"]
     table = lambda_table(rows)
     assert "squeeze 4,1,2" in table and f"{20 * 121 / 31:.1f}" in table
-    again = run(space, space.stochastic, "own", *greedy_options(space))
+    again = run(space, model, f"own_{kind}", *greedy_options(space))
     assert load_stats(again / "lamown" / "test").squeeze == "2,1,1"
 
 
@@ -482,6 +489,18 @@ def test_squeezes_that_cannot_be(space, model, squeeze, message):
         run(space, getattr(space, model), "refused", *options)
     with pytest.raises(SystemExit):
         run(space, space.stochastic, "refused", "--squeeze", "0,1")
+
+
+def test_audio_at_another_rate_than_the_models_is_refused(space, tmp_path):
+    path = tmp_path / "slow.wav"
+    soundfile.write(path, np.zeros(8000), 8000)
+    (tmp_path / "wav.scp").write_text(f"u1 {path}\n")
+    with pytest.raises(
+        ValueError, match=r"slow\.wav: expected 16 kHz mono, found 8000"
+    ):
+        run(
+            space, space.fixed, "slow", f"--test_set=test:{tmp_path}", "--search=greedy"
+        )
 
 
 def align(space, out, texts, *options):

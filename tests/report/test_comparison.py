@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 
 import pytest
 
@@ -25,6 +26,9 @@ def asr(tmp_path):
         record("none@0", 20.0, 12.5),
         record("mean2@0", 40.0, 15.0),
         record("mean5@0", 100.0, 40.0),
+        record("cif@0", 45.0, 16.0, 0.643),
+        record("ofa_at_0@0", 20.0, 9.0, 0.0),
+        record("ofa_at_0.857@0", 60.0, 19.0, 0.857),
         record("learned", 31.0, 10.5, 0.46, adaptive=True),
     ]
     folder = tmp_path / "asr"
@@ -51,9 +55,11 @@ def lines(text, start):
 
 
 def test_errors_between_points_and_beyond(asr):
-    task = read_task("ASR", asr, "test")
+    task = read_task("ASR", asr, "test", ["ofa"])
     curve = task.curve("ofa")
     assert curve is not None
+    close = (replace(curve.points[0], period_ms=20.6, wer=99.0), *curve.points)
+    assert error_at(replace(curve, points=close), 20.2) == pytest.approx(11.0)
     assert error_at(curve, 20.3) == pytest.approx(11.0)
     assert error_at(curve, 40.0) == pytest.approx(16.5)
     assert math.isnan(error_at(curve, 100.0))
@@ -66,8 +72,10 @@ def test_tables_and_figure(asr, words, tmp_path, capsys):
     text = capsys.readouterr().out
     assert text.rstrip() == (out / "comparison.md").read_text().rstrip()
     rivals = [line for line in lines(text, "ASR") if len(line) == 5]
-    assert [line[1] for line in rivals] == ["none", "mean2", "mean5"]
-    assert [line[4] for line in rivals] == ["11.0 (-1.5)", "16.5 (+1.5)", "-"]
+    names = ["none", "mean2", "mean5", "cif", "ofa_at_0", "ofa_at_0.857"]
+    assert [line[1] for line in rivals] == names
+    errors = ["11.0 (-1.5)", "16.5 (+1.5)", "-", "17.9 (+1.9)", "11.0 (+2.0)"]
+    assert [line[4] for line in rivals] == [*errors, "22.0 (+3.0)"]
     (learned,) = [line for line in lines(text, "ASR") if len(line) == 8]
     assert learned[1:] == [
         *("learned", "0.460", "31.0", "10.5"),
@@ -76,6 +84,24 @@ def test_tables_and_figure(asr, words, tmp_path, capsys):
     (word,) = lines(text, "keywords, error")
     assert word[3:] == ["8.0", "10.0 (+2.0)"]
     assert (out / "comparison.png").read_bytes().startswith(b"\x89PNG")
+    assert "the best on the test set itself" in text
+    seeds = "ASR: means are not over the same seeds. ofa: 0, 1; none, mean2, mean5, cif"
+    assert seeds in text and "; learned: none." in text
+    assert "keywords: means" not in text
+
+
+def test_a_model_may_be_several_systems_and_one_of_a_fixed_rate(asr, tmp_path, capsys):
+    options = ["--tasks", f"ASR={asr}:test", "--out", str(tmp_path)]
+    compare.main([*options, "--models", "ofa", "ofa_at", "none"])
+    text = capsys.readouterr().out
+    rivals = [line for line in lines(text, "ASR") if len(line) == 7]
+    assert [line[1] for line in rivals] == ["mean2", "mean5", "cif"]
+    assert rivals[0][5] == "14.0 (-1.0)"  # between the points of ofa_at
+    (learned,) = [line for line in lines(text, "ASR") if len(line) == 8]
+    assert learned[5:] == ["0", "20.0", "9.0"]
+    compare.main([*options, "--models", "none"])  # which has no lambda
+    (learned,) = lines(capsys.readouterr().out, "ASR, WER (%) | learned")
+    assert learned[5:] == ["-", "20.0", "12.5"]
 
 
 def test_errors_are_named(asr, tmp_path):
@@ -88,5 +114,5 @@ def test_errors_are_named(asr, tmp_path):
         run("--tasks", f"ASR={tmp_path}:test")
     with pytest.raises(ValueError, match=r"'dev'; it has \['test'\]"):
         run("--tasks", f"ASR={asr}:dev")
-    with pytest.raises(ValueError, match="no task has a system 'cif'"):
-        run("--tasks", f"ASR={asr}:test", "--models", "cif")
+    with pytest.raises(ValueError, match="no task has a system 'sew'"):
+        run("--tasks", f"ASR={asr}:test", "--models", "sew")

@@ -150,7 +150,7 @@ def test_plotted_data(rows):
     ctc, ada = tradeoff_curves(rows, "test")
     first = Point(0.0, 20.0, 0.1, 0.0, 0.0, 0.0)
     second = Point(1.0, 4000 / 45, 0.0225, 20.0, 20.0, 20.0)
-    assert ctc == Curve("ctc", (first, second), ())
+    assert ctc == Curve("ctc", (first, second), (), False)
     assert [point.lam for point in ada.adaptive] == [0.4]
     assert ada.points == ()
     assert tradeoff_curves(rows, "other") == []
@@ -164,7 +164,7 @@ def test_seeds_are_one_curve_and_fixed_rates_crosses(rows):
     (curve,) = tradeoff_curves(runs, "test")
     assert curve.fixed
     assert curve.system == "mean2"
-    assert curve.points == (Point(None, 20.0, 0.1, 10.0, 0.0, 20.0),)
+    assert curve.points == (Point(None, 20.0, 0.1, 10.0, 0.0, 20.0, ("0", "1")),)
     assert not tradeoff_curves([fast], "test")[0].fixed
 
 

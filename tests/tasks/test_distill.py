@@ -16,6 +16,7 @@ from espnet_ofa.pretrain.cache import CacheFacts, CacheReader
 from espnet_ofa.pretrain.teacher import load_teacher
 from espnet_ofa.tasks.ssl import AlignedCrop, OFASSLTask
 from espnet_ofa.upstream import UpstreamConfig
+from espnet_ofa.upstream.importers import load_any
 
 TEACHER = {
     "extractor": "logmel",
@@ -235,25 +236,48 @@ def test_audio_at_another_rate_is_not_cached(corpus, tmp_path):
         )
 
 
-def test_continued_training_makes_a_20_ms_model_once_for_all(corpus, tmp_path):
+@pytest.fixture(params=["ours", "hubert", "wav2vec2"])
+def encoder(request, corpus, tmp_path):
+    """Folder of a 20 ms encoder of three layers: ours, or in Hugging Face's layout."""
+    if request.param == "ours":
+        return corpus / "teacher"
+    transformers = pytest.importorskip("transformers")
+    name = {"hubert": "Hubert", "wav2vec2": "Wav2Vec2"}[request.param]
+    conf = {
+        "conv_dim": [8] * 7,
+        "hidden_size": 16,
+        "num_hidden_layers": 3,
+        "num_attention_heads": 2,
+        "intermediate_size": 24,
+        "num_conv_pos_embeddings": 6,
+        "num_conv_pos_embedding_groups": 2,
+    }
+    model = getattr(transformers, f"{name}Model")(
+        getattr(transformers, f"{name}Config")(**conf)
+    )
+    model.save_pretrained(tmp_path / "hf")
+    return tmp_path / "hf"
+
+
+def test_continued_training_makes_a_20_ms_model_once_for_all(corpus, encoder, tmp_path):
     out = tmp_path / "codes"
     ssl_targets.main(
         ["--data_dirs", str(corpus / "train"), "--output_dir", str(out)]
-        + ["--num_codes", "4", "--upstream", str(corpus / "teacher"), "--layer", "2"]
+        + ["--num_codes", "4", "--upstream", str(encoder), "--layer", "2"]
     )
     fields = {"targets": out / "train/targets"}
     changes = {
         "model": "masked",
         "model_conf": {},
         "num_codes": 4,
-        "upstream": str(corpus / "teacher"),
+        "upstream": str(encoder),
         "upstream_conf": {"compressor": "cif", "dropout": 0.0},
         "optim_conf": {"lr": 0.0},  # so that weights can be compared
         "init": "xavier_uniform",
     }
     exp = tmp_path / "exp"
     train(corpus, exp, fields, changes)
-    start = OFAUpstream.from_pretrained(corpus / "teacher")
+    start = load_any(encoder)
     checkpoint = exp / "valid.loss.ave.pth"
     upstream = ssl_export.load_from_espnet(exp / "config.yaml", checkpoint)
     assert upstream.config.compressor == "cif" and upstream.config.dropout == 0.0

@@ -1,5 +1,7 @@
 """A loss that is not finite stops training, names its batch and spares checkpoints."""
 
+import argparse
+import importlib
 import math
 import re
 
@@ -184,3 +186,25 @@ def test_all_our_tasks_have_it():
     assert {OFASSLTask.trainer, OFAASRTask.trainer, OFACLSTask.trainer} == {
         FiniteTrainer
     }
+
+
+@pytest.mark.parametrize("task", ["asr", "cls", "ssl"])
+@pytest.mark.parametrize("which", ["train", "valid"])
+def test_audio_at_another_rate_stops_before_training(corpus, task, which):
+    tasks = {"asr": "OFAASRTask", "cls": "OFACLSTask", "ssl": "OFASSLTask"}
+    module = importlib.import_module(f"espnet_ofa.tasks.{task}")
+    slow = corpus / "slow.wav"
+    soundfile.write(slow, np.zeros(8000), 8000)
+    (corpus / f"{which}.scp").write_text(f"u0 {slow}\n")
+    data = {
+        f"{x}_data_path_and_name_and_type": [
+            (str(corpus / "targets"), "targets", "text_int"),
+            (str(corpus / f"{x}.scp"), "speech", "sound"),
+        ]
+        for x in ("train", "valid")
+    }
+    args = argparse.Namespace(frontend_conf={"fs": "16k"}, **data)
+    with pytest.raises(
+        ValueError, match=r"slow\.wav: expected 16 kHz mono, found 8000"
+    ):
+        getattr(module, tasks[task]).main_worker(args)

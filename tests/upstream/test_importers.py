@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from dataclasses import replace
 
 import pytest
@@ -98,10 +99,12 @@ def my_states(upstream, wave):
 def difference(mine, theirs):
     """Largest difference, in units of a state's own spread where that exceeds 1."""
     assert len(mine) == len(theirs)
-    return max(
-        float((a - b).abs().max() / b.std().clamp(min=1))
+    assert all(torch.isfinite(x).all() and x.std() > 0.1 for x in theirs)
+    found = [
+        (a - b).abs().max() / b.std().clamp(min=1)
         for a, b in zip(mine, theirs, strict=True)
-    )
+    ]
+    return float(torch.stack(found).max())  # NaN, if there is one
 
 
 # -- Hugging Face ---------------------------------------------------------------------
@@ -218,18 +221,37 @@ def torchaudio_model(norm_first, dim=1024, layers=2, **conf):
     return randomise(wav2vec2_model(**{**values, **conf}))
 
 
-@pytest.mark.parametrize("large", [False, True], ids=["base", "large"])
-def test_hidden_states_equal_those_of_torchaudio(tmp_path, large):
-    model = torchaudio_model(large, 1024 if large else 768)
-    torch.save(model.state_dict(), tmp_path / "model.pth")
+@torch.no_grad()
+def torchaudio_states(model, wave):
+    """Hidden states but the embedding."""
+    layers, _ = model.extract_features(wave)
+    return [*layers[:-1], model(wave)[0]]  # that one is behind the last norm
+
+
+def check_torchaudio(folder, large, layers):
+    model = torchaudio_model(large, 1024 if large else 768, layers)
+    torch.save(model.state_dict(), folder / "model.pth")
     wave = speech()
-    mine = my_states(load_any(tmp_path / "model.pth"), wave)
+    mine = my_states(load_any(folder / "model.pth"), wave)
     if large:
         wave = torch.nn.functional.layer_norm(wave, wave.shape, eps=1e-7)
-    with torch.no_grad():
-        layers, _ = model.extract_features(wave)
-        theirs = [*layers[:-1], model(wave)[0]]  # that one is behind the last norm
-    assert difference(mine[1:], theirs) < TOLERANCE
+    found = difference(mine[1:], torchaudio_states(model, wave))
+    print(f"torchaudio, {layers} layers of {mine[0].shape[2]}: {found:.1e}")
+    assert found < TOLERANCE
+
+
+size = pytest.mark.parametrize("large", [False, True], ids=["base", "large"])
+
+
+@size
+def test_hidden_states_equal_those_of_torchaudio(tmp_path, large):
+    check_torchaudio(tmp_path, large, 2)
+
+
+@full
+@size
+def test_torchaudio_at_full_depth(tmp_path, large):
+    check_torchaudio(tmp_path, large, 24 if large else 12)
 
 
 def test_hints_for_shapes_that_do_not_tell(tmp_path):
@@ -247,21 +269,24 @@ def test_hints_for_shapes_that_do_not_tell(tmp_path):
     assert read_source(path, heads=4, norm_first=True).config.norm_first
 
 
-@pytest.fixture(scope="module")
-def espnet_encoder():
+def make_espnet_encoder(**conf):
+    """ESPnet's HuBERT with random weights, and its configuration."""
     from espnet2.asr.encoder.hubert_encoder import TorchAudioHuBERTPretrainEncoder
 
-    conf = {
-        "input_size": 1,
-        "encoder_embed_dim": 48,
-        "encoder_num_layers": 2,
-        "encoder_num_heads": 6,
-        "encoder_ff_interm_features": 64,
-        "encoder_pos_conv_kernel": 8,
-        "encoder_pos_conv_groups": 4,
-        "finetuning": True,  # ESPnet's way to hidden states
-    }
+    conf = {"input_size": 1, "finetuning": True, **conf}  # its way to hidden states
     return randomise(TorchAudioHuBERTPretrainEncoder(**conf)), conf
+
+
+@pytest.fixture(scope="module")
+def espnet_encoder():
+    return make_espnet_encoder(
+        encoder_embed_dim=48,
+        encoder_num_layers=2,
+        encoder_num_heads=6,
+        encoder_ff_interm_features=64,
+        encoder_pos_conv_kernel=8,
+        encoder_pos_conv_groups=4,
+    )
 
 
 def espnet_folder(folder, encoder_and_conf, options):
@@ -273,23 +298,99 @@ def espnet_folder(folder, encoder_and_conf, options):
     return folder / "valid.loss.ave.pth"
 
 
+def check_espnet(path, encoder):
+    wave = speech()
+    with torch.no_grad():
+        top, lengths, _ = encoder(wave, torch.tensor([wave.shape[1]]))
+    wanted = torchaudio_states(encoder.hubert_pretrain_model.wav2vec2, wave)
+    assert torch.equal(wanted[-1], top)
+    mine = my_states(load_any(path), wave)
+    assert lengths.tolist() == [mine[-1].shape[1]]
+    found = difference(mine[1:], wanted)
+    print(f"ESPnet, {len(wanted)} layers of {top.shape[2]}: {found:.1e}")
+    assert found < TOLERANCE
+
+
 def test_hidden_states_equal_those_of_espnet(tmp_path, espnet_encoder):
     options = {"normalize": "utterance_mvn", "frontend_conf": {"fs": "16k"}}
     path = espnet_folder(tmp_path, espnet_encoder, options)
-    wave = speech()
-    with torch.no_grad():
-        wanted, lengths, _ = espnet_encoder[0](wave, torch.tensor([wave.shape[1]]))
-    upstream = load_any(path)
-    mine = my_states(upstream, wave)
-    assert lengths.tolist() == [mine[-1].shape[1]]
-    assert difference(mine[-1:], [wanted]) < TOLERANCE
+    check_espnet(path, espnet_encoder[0])
     assert load_teacher(path).depth == 2
+
+
+@full
+@size
+def test_espnet_at_full_depth(tmp_path, large):
+    conf = {
+        "extractor_mode": "layer_norm",
+        "extractor_conv_bias": True,
+        "encoder_embed_dim": 1024,
+        "encoder_num_layers": 24,
+        "encoder_num_heads": 16,
+        "encoder_ff_interm_features": 4096,
+        "encoder_layer_norm_first": True,
+    }
+    made = make_espnet_encoder(**conf if large else {})
+    made[0].pretrained_params = None  # a copy, which this needs no memory for
+    check_espnet(espnet_folder(tmp_path, made, {}), made[0])
+
+
+def fairseq_names(state, norm):
+    """torchaudio's HuBERT as fairseq would name it."""
+    parts = {
+        "encoder.feature_projection.layer_norm": "layer_norm",
+        "encoder.feature_projection.projection": "post_extract_proj",
+        "encoder.transformer.": "encoder.",
+        "pos_conv_embed.conv.parametrizations.weight.original0": "pos_conv.0.weight_g",
+        "pos_conv_embed.conv.parametrizations.weight.original1": "pos_conv.0.weight_v",
+        "pos_conv_embed.conv": "pos_conv.0",
+        ".attention.": ".self_attn.",
+        "feed_forward.intermediate_dense": "fc1",
+        "feed_forward.output_dense": "fc2",
+        ".conv.": ".0.",
+    }
+    found = {}
+    for name, value in state.items():
+        for theirs, fairseq in parts.items():
+            name = name.replace(theirs, fairseq)
+        name = re.sub(r"(layers\.\d+)\.layer_norm", r"\1.self_attn_layer_norm", name)
+        name = re.sub(r"(conv_layers\.\d+)\.self_attn_layer_norm", rf"\1.{norm}", name)
+        found[name] = value
+    return found
+
+
+@pytest.mark.parametrize("norm_first", [False, True])
+def test_espnets_default_hubert_has_fairseqs_names(tmp_path, norm_first):
+    from torchaudio.models.wav2vec2.utils import import_fairseq
+
+    shape = {"encoder_pos_conv_kernel": 8, "encoder_num_heads": 6}
+    model = torchaudio_model(norm_first, dim=48, **shape)
+    state = fairseq_names(model.state_dict(), "2.1" if norm_first else "2")
+    # torchaudio, which reads fairseq's, says that these are its names.
+    again = torchaudio_model(norm_first, dim=48, **shape)
+    for p in again.parameters():
+        torch.nn.init.zeros_(p)
+    again.load_state_dict(import_fairseq._convert_state_dict(state))
+    wanted = torchaudio_states(again, speech())
+    state |= {"mask_emb": torch.zeros(48).half(), "final_proj.weight": torch.zeros(1)}
+    path = tmp_path / "valid.loss.ave.pth"
+    torch.save({f"encoder.encoder.{n}": v for n, v in state.items()}, path)
+    conf = {"output_size": 48, "linear_units": 192, "attention_heads": 6}
+    conf |= {"num_blocks": 2, "layer_norm_first": norm_first}
+    values = {"encoder": "hubert_pretrain", "encoder_conf": conf}
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(values))
+    assert difference(my_states(load_any(path), speech())[1:], wanted) < TOLERANCE
+
+    values["encoder_conf"]["conv_feature_layers"] = "[(512,10,5)] * 7"
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(values))
+    with pytest.raises(ValueError, match="expected conv_feature_layers: .*, found"):
+        read_source(path)
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"encoder": "hubert"}, "expected `encoder: torchaudio_hubert`.*'hubert'"),
+        ({"encoder": "hubert"}, "expected `encoder: torchaudio_hubert or .*'hubert'"),
         ({"frontend_conf": {"fs": "8k"}}, "expected .* 16000 Hz, found 8000 Hz"),
         ({"normalize": "global_mvn"}, "`normalize: global_mvn`.*no counterpart"),
     ],
@@ -319,6 +420,11 @@ def test_the_command_makes_an_upstream_of_any_period(tmp_path, capsys):
     assert torch.equal(part(wave, lam=1.0).hidden_states[1], same.hidden_states[1])
     with pytest.raises(ValueError, match="has 2 layers; 3 are asked for"):
         load_any(tmp_path / "up", {"layers": 3})
+    conf = {"factor": 2, "kernel": 5, "groups": 1}
+    squeeze = {"compressor": "squeeze", "compressor_conf": conf, "pos_kernel": 0}
+    squeezed = load_any(tmp_path / "up", squeeze)
+    assert squeezed.transformer.position is None
+    assert float(squeezed(wave).period_ms) == pytest.approx(40, rel=0.02)
     plain = load_any(tmp_path / "up", {"compressor": "none"})
     assert torch.equal(my_states(plain, wave)[-1], my_states(upstream, wave)[-1])
 
@@ -414,6 +520,16 @@ def test_layers_that_a_teacher_has_not(good):
         teacher(wave, torch.tensor([wave.shape[1]]), [2, 3])
     with pytest.raises(ValueError, match="dtype must be float32 or bfloat16"):
         load_teacher(good, "float16")
+
+
+def test_a_rounded_teacher_normalises_unrounded_waves(tmp_path):
+    huggingface("hubert", tmp_path, normalize=True, **TINY, feat_extract_norm="layer")
+    teacher, length = load_teacher(tmp_path, "bfloat16"), torch.tensor([19200])
+    wave = 0.01 * speech()  # of which nothing is left in 1.0 + wave at 8 bits
+    wanted, _ = teacher(wave, length, [2])
+    found, _ = teacher(1.0 + wave, length, [2])
+    assert found.dtype == torch.bfloat16
+    assert (found - wanted).float().abs().mean() < 0.05
 
 
 def test_teachers_stay_frozen(good):

@@ -16,8 +16,9 @@ from espnet_ofa.bin import publish as command
 from espnet_ofa.upstream import OFAUpstream, UpstreamConfig
 
 PAGE = Path(__file__).parents[2] / "docs/publishing.md"
-# Trained in test_pack.py and test_load_asr.py, or a recipe's, or not installed.
+# Trained in test_pack*.py and test_load_asr.py, or a recipe's, or not installed.
 ELSEWHERE = ("pack_asr", "run.sh", "espnet2", "load_asr", "asr_inference", "s3prl.nn")
+ELSEWHERE += ("load_cls",)
 
 
 def blocks(language: str) -> list[str]:

@@ -187,7 +187,7 @@ def test_the_card_tells_the_run(packed):
     rows = (folder / "report/report.csv").read_text().splitlines()[1:]
     assert len(rows) == 3
     text = card.content
-    assert "![WER against frame period and MACs](report/tradeoff_test.png)" in text
+    assert "![errors against frame period and MACs](report/tradeoff_test.png)" in text
     assert "python3 -m x --output_dir asr_tiny --ngpu 0" in text
     assert "<details><summary>config.yaml</summary>" in text and "lam_conf" in text
     assert re.search(r"\| 20\.0 +\|", text) and "device" in text

@@ -6,15 +6,16 @@
 #   ./run_systems.sh [--systems "ofa none mean2"] [--seeds "0 1 2"] [--tasks "ctc s2s"]
 #       [--name NAME] [--ssl_args ARGS] [--asr_args ARGS] [OPTION...]
 # tasks: ctc; s2s, the joint model; adaptive, lambdas that the OFA model learns. NAME is in
-# front of recognisers' folders and at the end of the report's; give one where OPTIONs
-# change the task. ARGS and OPTIONs are those of run.sh, such as --num_threads 1.
+# front of recognisers' folders and at the end of the report's; give one, without "_",
+# where OPTIONs change the task. ARGS and OPTIONs are those of run.sh, such as --num_threads 1.
 set -euo pipefail
-shopt -s extglob
 cd "$(dirname "${BASH_SOURCE[0]}")" # the recipe, where a link to this file lies
 # shellcheck source=/dev/null
 . ./path.sh
 # shellcheck source=/dev/null
 . "${OFA_TEMPLATE}/utils/parse_options.sh"
+# shellcheck source=/dev/null
+. "${OFA_TEMPLATE}/stages/comparison.sh"
 
 systems="ofa none mean2 mean3 mean4"
 seeds="0 1 2"
@@ -29,22 +30,21 @@ for task in ${tasks}; do
         *) usage_error "--tasks are ctc, s2s and adaptive, not '${task}'" ;;
     esac
 done
+if [[ ${name} == *_* ]]; then # NAME_SYSTEM could be another's
+    usage_error "--name has no _ in it; got '${name}'"
+fi
 
 has_task() {
     [[ " ${tasks} " == *" $1 "* ]]
 }
 
 train() { # SYSTEM SEED: exp/ssl_system_SYSTEM_seedSEED, exp/asr_NAME_SYSTEM_seedSEED
-    local system=$1 seed=$2 upstream=$1 tag=${name}_$1_seed$2 options=()
-    case ${system} in
-        squeeze) upstream=stochastic ;; # fine-tuned to one setting
-        ofa_at_*) upstream=ofa ;;       # to one lambda
-    esac
+    local system=$1 seed=$2 tag=${name}_$1_seed$2 options
     options=(--s2s_tag "${tag}_s2s")
-    has_task s2s || options=(--s2s_tag none --skip_stages 11)
+    has_task s2s || options=(--s2s_tag none --skip_stages 11 --s2s_adaptive_configs "")
     has_task adaptive || options+=(--adaptive_configs "" --s2s_adaptive_configs "")
     ./run.sh --stage 8 --stop_stage 13 --system "${system}" \
-        --ssl_tag "system_${upstream}_seed${seed}" \
+        --ssl_tag "system_$(upstream_of "${system}")_seed${seed}" \
         --ssl_args "--seed ${seed}${ssl_args:+ ${ssl_args}}" \
         --asr_tag "${tag}" --asr_args "--seed ${seed}${asr_args:+ ${asr_args}}" \
         "${options[@]}" ${rest[@]+"${rest[@]}"}
@@ -56,24 +56,5 @@ for seed in ${seeds}; do
     done
 done
 
-report() { # FOLDER MODEL...: all that is finished, of this call and of earlier ones
-    local out=$1 dir model mark decoded=()
-    shift
-    for dir in "$@"; do
-        model=${dir##*/asr_} # system_mean2_seed0, train_asr_adaptive_system_ofa_seed0
-        model=$(sed -E -e 's/_s2s$//' -e "s/^(${name}|train_asr)_//" \
-            -e "s/_${name}(_ofa)?_/_/" -e 's/_seed([0-9]+)$/@\1/' <<<"${model}")
-        for mark in "${dir}"/*/.done; do
-            decoded+=("${model}=${mark%/.done}")
-        done
-    done
-    if [ ${#decoded[@]} -gt 0 ]; then
-        python3 -m espnet_ofa.bin.report --decode_dirs "${decoded[@]}" --out "${out}"
-    fi
-}
-
-shopt -s nullglob
-report "exp/report_${name}s" "exp/asr_${name}_"*_seed+([0-9]) \
-    exp/asr_train_asr_adaptive*"_${name}_"*_seed+([0-9])
-report "exp/report_${name}s_s2s" "exp/asr_${name}_"*_seed+([0-9])_s2s \
-    exp/asr_train_asr_s2s_adaptive*"_${name}_"*_seed+([0-9])
+report "exp/report_${name}s" wer "asr_${name}" asr_train_asr_adaptive
+report "exp/report_${name}s_s2s" wer "asr_${name}" asr_train_asr_s2s_adaptive _s2s

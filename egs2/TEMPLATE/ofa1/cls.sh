@@ -7,11 +7,12 @@ set -euo pipefail
 
 ## Which stages
 stage=1               # first stage
-stop_stage=6          # last stage
+stop_stage=7          # last stage
 skip_stages=""        # stages to leave out, e.g. "5"
 skip_data_prep=false  # leave out stages 1 to 3
 skip_train=false      # leave out stages 4 and 5
 skip_eval=false       # leave out stage 6
+skip_packing=false    # leave out stage 7
 overwrite=false       # a model whose configuration changed: remove it and train again
 
 ## Resources
@@ -38,6 +39,7 @@ audio_format=flac      # flac or wav
 fs=16k                 # sampling rate; upstreams need 16k
 
 ## Models
+system=ofa             # or another of stages/systems.sh, as which upstream was pre-trained
 upstream=""            # pre-trained upstream: folder or hub id; or a .yaml: random weights
 cls_config=conf/train_cls.yaml  # training configuration; lambda is drawn at each step
 adaptive_configs="conf/train_cls_adaptive.yaml conf/train_cls_adaptive_price.yaml"  # learning lambda
@@ -51,6 +53,12 @@ inference_args=""      # more options for cls_inference, e.g. "--batch_size 16"
 inference_tag=classify # folder of results in the models'
 inference_model=valid.acc.ave.pth  # checkpoint
 readme=""              # write the results into this file as well
+
+## Publishing
+lang=en                # language of the speech, for the model card
+hf_license=unknown     # of the weights, for the card, e.g. cc-by-4.0
+hf_license_name=""     # with hf_license=other: what it is called
+hf_datasets=""         # hub ids of the corpora, for the card, e.g. google/speech_commands
 # End of options
 
 cd "$(dirname "${BASH_SOURCE[0]}")" # the recipe, where a link to this file lies
@@ -64,7 +72,7 @@ parse_options "${OFA_TEMPLATE}/cls.sh" "$@"
 # shellcheck source=/dev/null
 . ./cmd.sh
 # Of data.sh stage 1 is used, of asr.sh what starts ESPnet's trainer, of results.sh what
-# finds finished models; the stages of cls.sh take the places of theirs.
+# finds finished models and packs them; the stages of cls.sh take the places of theirs.
 for part in data asr results cls_settings cls; do
     # shellcheck source=/dev/null
     . "${OFA_TEMPLATE}/stages/${part}.sh"
@@ -76,4 +84,5 @@ run_stages \
     "classes and shapes" \
     "training" \
     "adaptive lambda and fixed lambdas" \
-    "classification, scores and report"
+    "classification, scores and report" \
+    "packing"

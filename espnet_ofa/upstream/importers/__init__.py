@@ -20,6 +20,8 @@ __all__ = ["Source", "build", "find_source", "load_any", "read_source"]
 
 logger = logging.getLogger(__name__)
 
+POSITION = "transformer.position."
+
 
 def find_source(name: str | Path, **kwargs) -> Path:
     """Folder or file of an encoder: itself, or the download of a hub id.
@@ -99,7 +101,8 @@ def build(
     Args:
         source: configuration and weights.
         changes: keys of :class:`UpstreamConfig` to replace, e.g. ``{"compressor":
-            "cif"}``; fewer ``layers`` keep the first ones.
+            "cif"}``; fewer ``layers`` keep the first ones, ``pos_kernel: 0`` no
+            positional convolution.
         policy: see :class:`OFAUpstream`.
 
     Raises:
@@ -122,6 +125,8 @@ def build(
         )
     upstream = OFAUpstream(wanted, policy)
     state = {n: v for n, v in source.state.items() if layer_of(n) < wanted.layers}
+    if not wanted.pos_kernel:  # a squeeze has one of its own
+        state = {n: v for n, v in state.items() if not n.startswith(POSITION)}
     new = ("compressor.", "upsampler.") if fresh else ()
     if wanted.condition != config.condition:
         new += ("condition.",)

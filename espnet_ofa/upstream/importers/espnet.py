@@ -1,11 +1,14 @@
-"""HuBERT pre-trained with ESPnet (``espnet2.tasks.hubert``, torchaudio's model)."""
+"""HuBERT pre-trained with ESPnet (``espnet2.tasks.hubert``), torchaudio or fairseq."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import yaml
+from torch import Tensor
 
+from espnet_ofa.upstream.importers.fairseq import check_options, renamed
 from espnet_ofa.upstream.importers.source import (
     Source,
     check_convolutions,
@@ -15,8 +18,28 @@ from espnet_ofa.upstream.importers.source import (
 )
 from espnet_ofa.upstream.importers.torchaudio import bare_state, config_from_shapes
 
-PREFIX = "encoder.hubert_pretrain_model."
-ENCODER = "torchaudio_hubert"
+CONFIG_NAME = "config.yaml"
+# Where `encoder` of the configuration puts its tensors.
+PREFIXES = {
+    "torchaudio_hubert": "encoder.hubert_pretrain_model.",
+    "hubert_pretrain": "encoder.encoder.",
+}
+
+
+def is_ssl_task(checkpoint: Path) -> bool:
+    """Whether ``espnet2.tasks.ssl`` made it, whose encoders are ESPnet's own.
+
+    Raises:
+        ValueError: it did, at another sampling rate than 16 kHz.
+    """
+    path = checkpoint.with_name(CONFIG_NAME)
+    if checkpoint.is_dir() or not path.is_file():
+        return False
+    conf = _read(path)
+    if not _of_ssl_task(conf):
+        return False
+    _check_rate(conf, path)
+    return True
 
 
 def read_espnet(
@@ -37,45 +60,75 @@ def read_espnet(
         ValueError: another encoder, another sampling rate, or weights that do not fit.
     """
     checkpoint = Path(checkpoint)
-    path = Path(train_config or checkpoint.with_name("config.yaml"))
+    path = Path(train_config or checkpoint.with_name(CONFIG_NAME))
     if not path.is_file():
         raise FileNotFoundError(f"{path}: not found; expected ESPnet's config.yaml")
-    conf = yaml.safe_load(path.read_text(encoding="utf-8"))
-    encoder = conf.get("encoder") if isinstance(conf, dict) else None
-    if encoder != ENCODER:
+    conf = _read(path)
+    encoder = conf.get("encoder")
+    if _of_ssl_task(conf):
         raise ValueError(
-            f"{path}: expected `encoder: {ENCODER}` (espnet2.tasks.hubert), found "
-            f"{encoder!r}"
+            f"{path}: `encoder: {encoder}` of espnet2.tasks.ssl is ESPnet's own, which "
+            "no upstream is like: it can only be a teacher"
         )
-    rate = str((conf.get("frontend_conf") or {}).get("fs", 16000))
-    kilo = rate.endswith("k")  # 16k or 16000
-    check_sample_rate(int(float(rate.rstrip("k")) * (1000 if kilo else 1)), str(path))
+    if encoder not in PREFIXES:
+        raise ValueError(
+            f"{path}: expected `encoder: {' or '.join(PREFIXES)}` (espnet2.tasks."
+            f"hubert), found {encoder!r}"
+        )
+    _check_rate(conf, path)
     options = conf.get("encoder_conf") or {}
-    if options.get("extractor_conv_layer_config"):
-        check_convolutions(options["extractor_conv_layer_config"], str(path))
-
-    state = {
-        name.removeprefix(PREFIX): value
-        for name, value in read_weights(checkpoint).items()
-        if name.startswith(PREFIX)
-    }
-    if not state:
-        raise ValueError(f"{checkpoint}: expected tensors below {PREFIX}, found none")
-    bare = bare_state(state, str(checkpoint))
-    config = config_from_shapes(
-        bare,
-        options.get("encoder_num_heads", 12),
-        options.get("encoder_layer_norm_first", False),
-    )
+    bare = _bare(read_weights(checkpoint), PREFIXES[encoder], checkpoint)
+    if encoder == "hubert_pretrain":
+        check_options(options, str(path))
+        config = config_from_shapes(
+            bare,
+            options.get("attention_heads", 12),
+            options.get("layer_norm_first", False),
+        )
+        config.dropout = options.get("dropout_rate", 0.0)
+        config.attention_dropout = options.get("attention_dropout_rate", 0.0)
+    else:
+        if options.get("extractor_conv_layer_config"):
+            check_convolutions(options["extractor_conv_layer_config"], str(path))
+        config = config_from_shapes(
+            bare,
+            options.get("encoder_num_heads", 12),
+            options.get("encoder_layer_norm_first", False),
+        )
+        config.dropout = options.get("encoder_dropout", 0.1)
+        config.attention_dropout = options.get("encoder_attention_dropout", 0.1)
+        config.activation_dropout = options.get("encoder_ff_interm_dropout", 0.0)
     config.normalize_wave = (
         _normalizes(conf, config.normalize_wave, path)
         if normalize_wave is None
         else normalize_wave
     )
-    config.dropout = options.get("encoder_dropout", 0.1)
-    config.attention_dropout = options.get("encoder_attention_dropout", 0.1)
-    config.activation_dropout = options.get("encoder_ff_interm_dropout", 0.0)
     return Source(str(checkpoint), config, convert(bare, config, str(checkpoint)))
+
+
+def _read(path: Path) -> dict[str, Any]:
+    conf = yaml.safe_load(path.read_text(encoding="utf-8"))
+    return conf if isinstance(conf, dict) else {}
+
+
+def _of_ssl_task(conf: dict[str, Any]) -> bool:
+    return {"loss", "util"} <= conf.keys()
+
+
+def _check_rate(conf: dict[str, Any], path: Path) -> None:
+    rate = str((conf.get("frontend_conf") or {}).get("fs", 16000))
+    kilo = rate.endswith("k")  # 16k or 16000
+    check_sample_rate(int(float(rate.rstrip("k")) * (1000 if kilo else 1)), str(path))
+
+
+def _bare(state: dict[str, Tensor], prefix: str, checkpoint: Path) -> dict[str, Tensor]:
+    """The encoder's tensors, named as in Hugging Face's ``HubertModel``."""
+    own = {n.removeprefix(prefix): v for n, v in state.items() if n.startswith(prefix)}
+    if not own:
+        raise ValueError(f"{checkpoint}: expected tensors below {prefix}, found none")
+    if prefix == PREFIXES["hubert_pretrain"]:
+        return renamed(own, str(checkpoint))
+    return bare_state(own, str(checkpoint))
 
 
 def _normalizes(conf: dict, layer_norms: bool, path: Path) -> bool:

@@ -180,7 +180,7 @@ stage_11() {
 }
 
 stage_12() {
-    local config
+    local config asr_args="${asr_args}${adaptive_args}" # as fine_tune sees them
     need_checkpoint "${asr_exp}/${inference_asr_model}" 10
     for config in ${adaptive_configs}; do
         fine_tune "$(adaptive_exp "${config}")" "${config}" \

@@ -1,5 +1,5 @@
 # shellcheck shell=bash disable=SC2154
-# Sourced by cls.sh: stages 2 to 6. Stage 1 is that of data.sh.
+# Sourced by cls.sh: stages 2 to 7. Stage 1 is that of data.sh.
 
 stage_2() {
     local name
@@ -73,7 +73,7 @@ train_classifier() {
     fi
     if to_train "${dir}" "${inputs[@]}"; then
         # shellcheck disable=SC2086
-        train "${dir}" espnet_ofa.bin.cls_train "${options[@]}" "$@" ${cls_args}
+        train "${dir}" espnet_ofa.bin.cls_train "${options[@]}" ${cls_args} "$@"
         finish "${dir}"
     fi
 }
@@ -86,8 +86,9 @@ stage_5() {
     local config lam
     for config in ${adaptive_configs}; do
         need "${cls_exp}/${inference_model}" 4
+        # shellcheck disable=SC2086
         train_classifier "$(adaptive_exp "${config}")" "${config}" \
-            "${cls_exp}/${inference_model}"
+            "${cls_exp}/${inference_model}" ${adaptive_args}
     done
     for lam in ${fixed_lams}; do
         train_classifier "$(fixed_exp "${lam}")" "${cls_config}" "" \
@@ -98,7 +99,7 @@ stage_5() {
 # name dir checkpoint lambdas, tab separated, of every trained model
 cls_systems() {
     local config lam
-    print_system ofa "${cls_exp}" "${inference_model}" "${inference_lams}"
+    print_system "${system}" "${cls_exp}" "${inference_model}" "${inference_lams}"
     for config in ${adaptive_configs}; do
         print_system "$(config_name "${config}")" "$(adaptive_exp "${config}")" \
             "${inference_model}" own
@@ -153,4 +154,15 @@ stage_6() {
     python3 -m espnet_ofa.bin.report --metric accuracy --expdir "${expdir}" \
         --decode_dirs "${dirs[@]}" --out "${expdir}/report" \
         ${options[@]+"${options[@]}"}
+}
+
+stage_7() {
+    local found name dir model lams
+    found=$(cls_systems)
+    [ -n "${found}" ] || die "no trained model in ${expdir}; run stages 4 and 5 first"
+    while IFS=$'\t' read -r name dir model lams <&3; do
+        need "${dir}/${model}" "4 and 5"
+        pack "${name}" "${dir}" "${model}" \
+            pack_cls --exp_dir "${dir}" --model_file "${model}"
+    done 3<<<"${found}"
 }

@@ -18,6 +18,7 @@ skip() { # OPTION STAGE...: leave these out where the option is true
 skip "${skip_data_prep}" 1 2 3
 skip "${skip_train}" 4 5
 skip "${skip_eval}" 6
+skip "${skip_packing}" 7
 # shellcheck source=/dev/null
 . "${OFA_TEMPLATE}/stages/resources.sh"
 
@@ -25,12 +26,22 @@ skip "${skip_eval}" 6
 ssl_train_set=""
 ssl_extra_dirs=""
 
+# Of a classifier, in the words of ASR. Upstreams are trained elsewhere.
+if [ "${system}" = sandwich ]; then
+    usage_error "--system sandwich is of ASR; for its upstream give --upstream alone"
+fi
+ssl_args="" asr_args=${cls_args}
+# shellcheck source=/dev/null
+. "${OFA_TEMPLATE}/stages/systems.sh"
+cls_args=${asr_args}
+
 raw=${dumpdir}/raw
 train_dump=${raw}/${train_set}
 valid_dump=${raw}/${valid_set}
 cls_stats_dir=${expdir}/cls_stats_raw
 token_list=${cls_stats_dir}/classes.txt
-: "${cls_tag:=$(config_name "${cls_config}")_raw}"
+bpemodel=none # a label is a word
+: "${cls_tag:=$(config_name "${cls_config}")${asr_system:+_${asr_system}}_raw}"
 cls_exp=${expdir}/cls_${cls_tag}
 asr_exp=${cls_exp} # the model that others start from, in the words of results.sh
 adaptive_exp() { # CONFIG: tagged like the model that it starts from

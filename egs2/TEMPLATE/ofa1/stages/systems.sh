@@ -1,11 +1,16 @@
 # shellcheck shell=bash disable=SC2034,SC2154
-# Sourced by settings.sh: the systems that the OFA model is compared with, and ways to
-# train it (docs/pretraining.md), each by what it changes in a recipe's own configurations.
-# Sets ssl_system and asr_system, for names, and puts options before those of --ssl_args
-# and --asr_args.
+# Sourced by settings.sh and cls_settings.sh: the systems that the OFA model is compared
+# with, and ways to train it (docs/pretraining.md), each by what it changes in a recipe's
+# own configurations. Sets ssl_system and asr_system, for names, puts options before those
+# of --ssl_args and --asr_args, and says in adaptive_args what a learned lambda cannot have
+# of the latter.
 
 rate_options() { # what a rival without lambda has not
     printf ' --frontend_conf %s' lam=null lam_train=null guidance=0
+}
+
+one_lambda() { # LAMBDA: in training and after it
+    printf ' --frontend_conf %s' "lam=$1" lam_train=null
 }
 
 upstream_options() { # KEY=VALUE...: VALUE in YAML, without blanks
@@ -13,9 +18,10 @@ upstream_options() { # KEY=VALUE...: VALUE in YAML, without blanks
 }
 
 choose_system() {
-    local ssl='' asr='' ours=false
+    local ssl='' asr='' lambdas=none # at which it runs: none, one or all
     ssl_system=${system}
     asr_system=${system}
+    adaptive_args=''
     case ${system} in
         ofa)
             ssl_system=
@@ -30,16 +36,24 @@ choose_system() {
                 "compressor_conf={\"factor\":${system: -1}}")
             ;;
         ofa_at_*) # the OFA upstream, fine-tuned at one lambda (Chen et al., 2023)
+            lambdas=one
             ssl_system=
-            asr=" --frontend_conf lam=${system#ofa_at_} --frontend_conf lam_train=null"
+            asr=$(one_lambda "${system#ofa_at_}")
             ;;
         cif) # one lambda, that of validation, in training too (Meng et al., 2022)
+            lambdas=one
             ssl=" --lam_train null"
             asr=" --frontend_conf lam_train=null"
+            ;;
+        cif_at_*) # the same at any lambda, pre-trained and fine-tuned at it
+            lambdas=one
+            ssl=" --lam ${system#cif_at_} --lam_train null"
+            asr=$(one_lambda "${system#cif_at_}")
             ;;
         sew) # its positional convolution is the squeeze, of stride 2 (Wu et al., 2021): 40 ms
             ssl=$(upstream_options compressor=squeeze pos_kernel=0 upsampler=true \
                 'compressor_conf={"factor":2,"kernel":31,"groups":16}')
+            asr=" --frontend_conf upsample=true" # what follows sees 20 ms again
             ;;
         stochastic | squeeze) # S, q and k are drawn at each step (Vyas et al., 2022)
             ssl_system=stochastic
@@ -47,7 +61,7 @@ choose_system() {
                 'compressor_conf={"factor":[1,2,3,4],"kernel":31,"groups":16}' \
                 'query_pool=[1,2]' 'key_pool=[1,2]')
             ssl+=" --squeeze 2,1,1"
-            asr=" --frontend_conf squeeze=2,1,1"
+            asr=" --frontend_conf upsample=true --frontend_conf squeeze=2,1,1"
             if [ "${system}" = stochastic ]; then # squeeze: fine-tuned to this one
                 asr+=" --frontend_conf squeeze_train=uniform"
                 : "${inference_squeezes:=1,1,1 2,1,1 3,1,1 4,1,1}"
@@ -58,29 +72,32 @@ choose_system() {
                 'merge={"layers":[0,1],"ratio":0.293}')
             ;;
         ends | log_period | uniform_period) # ours, lambda drawn otherwise
-            ours=true
+            lambdas=all
             ssl=" --lam_train ${system}"
             asr=" --frontend_conf lam_train=${system}"
+            adaptive_args=" --frontend_conf lam_train=null"
             ;;
         condition_durations | condition_lam) # ours, the Transformer told of the rate
-            ours=true
+            lambdas=all
             ssl=$(upstream_options "condition=[${system#condition_}]")
             ;;
         sandwich) # ours, each step at lambda 0, at 1 and at a drawn one (Yu and Huang, 2019)
-            ours=true
+            lambdas=all
             ssl=" --model_conf sandwich=1.0"
             asr=" --frontend_conf sandwich=10.0"
+            adaptive_args=" --frontend_conf sandwich=0"
             ;;
-        *) usage_error "--system is ofa, none, mean2 to mean5, conv2 to conv5, cif, sew," \
-            "stochastic, squeeze or atome; or ours trained otherwise: ofa_at_LAMBDA, ends," \
-            "log_period, uniform_period, condition_durations, condition_lam, sandwich; not '${system}'" ;;
+        *) usage_error "--system is ofa, none, mean2 to mean5, conv2 to conv5, cif," \
+            "cif_at_LAMBDA, sew, stochastic, squeeze or atome; or ours trained otherwise:" \
+            "ofa_at_LAMBDA, ends, log_period, uniform_period, condition_durations," \
+            "condition_lam, sandwich; not '${system}'" ;;
     esac
-    if ! ${ours} && [ "${system}" != cif ] && [ -n "${ssl_system}" ]; then
+    if [ "${lambdas}" = none ]; then
         asr="$(rate_options)${asr}"
     fi
     ssl_args="${ssl:+${ssl# } }${ssl_args}" # as without --system where nothing differs
     asr_args="${asr# } ${asr_args}"
-    if ${ours}; then
+    if [ "${lambdas}" = all ]; then
         return
     fi
     adaptive_configs="" s2s_adaptive_configs="" # there is no lambda to learn
