@@ -192,7 +192,7 @@ def seeds_note(task: Task) -> str:
     who: dict[str, list[str]] = {}
     for curve in task.curves:
         for point in (*curve.points, *curve.adaptive):
-            systems = who.setdefault(", ".join(point.seeds) or "none", [])
+            systems = who.setdefault(", ".join(point.seeds) or "no seed", [])
             if curve.system not in systems:
                 systems.append(curve.system)
     if len(who) < 2:

@@ -83,13 +83,17 @@ def _formulas() -> dict[Any, Callable]:
 
 
 @contextmanager
-def _countable_attention() -> Iterator[None]:
-    """Attention as plain matrix products: the fused kernels count as zero."""
+def flop_counter() -> Iterator[FlopCounterMode]:
+    """Counts all within, backward passes too; not recurrent layers, CIF and merging.
+
+    Attention runs as plain matrix products: the fused kernels count as zero.
+    """
     fast = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
+    counter = FlopCounterMode(display=False, custom_mapping=_formulas())
     try:
-        with sdpa_kernel(SDPBackend.MATH):
-            yield
+        with sdpa_kernel(SDPBackend.MATH), counter:
+            yield counter
     finally:
         torch.backends.mha.set_fastpath_enabled(fast)
 
@@ -112,7 +116,6 @@ def macs_by_module(model: nn.Module, call: Callable[[], object]) -> dict[str, fl
         (as in ``named_modules``), each with all that it called; under ``""`` those of
         the whole call.
     """
-    counter = FlopCounterMode(display=False, custom_mapping=_formulas())
     unseen = 0.0
     spent: dict[str, float] = {}
     begun: dict[str, list[tuple[int, float]]] = {}
@@ -138,7 +141,7 @@ def macs_by_module(model: nn.Module, call: Callable[[], object]) -> dict[str, fl
         hooks.append(module.register_forward_pre_hook(start(name)))
         hooks.append(module.register_forward_hook(end(name)))
     try:
-        with torch.no_grad(), _countable_attention(), counter:
+        with torch.no_grad(), flop_counter() as counter:
             call()
     finally:
         for hook in hooks:

@@ -10,6 +10,7 @@ import pytest
 import torch
 import yaml
 
+from espnet_ofa.report.cost import macs_by_module
 from espnet_ofa.tasks.ssl import OFASSLTask
 from espnet_ofa.upstream import OFAUpstream, UpstreamConfig
 
@@ -180,7 +181,7 @@ def test_others_can_start_from_the_ctc_model(config, build):
         assert not wrong, f"{other} cannot take these from {config}"
 
 
-def test_throughput_of_a_training(capsys):
+def test_throughput_of_a_training(capsys, tmp_path):
     recipe = ROOT / "egs2/librispeech/ofa1"
     spec = spec_from_file_location("throughput", recipe / "local/throughput.py")
     module = module_from_spec(spec)
@@ -207,11 +208,20 @@ def test_throughput_of_a_training(capsys):
     assert float(row[7]) == pytest.approx(7 / float(row[5]) * 24, abs=0.6)
     assert row[8].endswith("at 1 s")
     # Nobody waits for a GPU that is not here.
-    planned, twice = (last_row("--assume_tflops", str(1e-5 * n)) for n in (1, 2))
+    plan = ["--assume_tflops", "0.00002", "--seconds", "10"]
+    planned = last_row(*plan)
     flops = float(planned[4]) * 1e9
-    assert 1e5 < flops < 1e9 and planned[7] == "-"
-    assert float(planned[5]) == pytest.approx(1e7 * 0.3 / flops, rel=0.1)
-    assert float(twice[5]) == pytest.approx(2 * float(planned[5]), rel=0.1)
+    assert float(planned[5]) == pytest.approx(2e7 * 0.3 / flops, rel=0.1)
+    assert planned[7] == "-"
+    # A step is three forwards, but log-mels, which nothing learns from, are one.
+    training = module.build(tiny, tmp_path)
+    training.model.train().upstream.policy.sampler = None
+    batch = module.make_batch(training, 1, 10.0)
+    macs = macs_by_module(training.model, lambda: training.model(*batch))
+    learned = ("extractor.project", "extractor.stem.0")
+    mels = macs["upstream.extractor"] - sum(macs[f"upstream.{n}"] for n in learned)
+    counted = module.measure(training, module.get_parser().parse_args(plan))["flops"]
+    assert counted * 10 / 2 == pytest.approx(3 * macs[""] - 2 * mels, rel=0.03)
 
 
 @pytest.mark.parametrize("config", found("decode"))

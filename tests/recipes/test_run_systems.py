@@ -57,13 +57,18 @@ def finish(folder, *models):
         (folder / "exp" / model / ".done").touch()
 
 
-def decoded(folder):
-    """Folders of results by report and name."""
-    found, lines = {}, (folder / "reports").read_text().split("\n")
-    pairs = [line.split("=") for line in lines if "=exp/" in line]
-    outs = [lines[i + 1] for i, line in enumerate(lines) if line == "--out"]
-    found["outs"] = outs
-    return found | {name: path for name, path in pairs}
+def reports(folder):
+    """Folders of results by name, for each report."""
+    found, now = {}, {}
+    lines = iter((folder / "reports").read_text().splitlines())
+    for line in lines:
+        if "=exp/" in line:
+            name, path = line.split("=")
+            assert name not in now
+            now[name] = path
+        elif line == "--out":
+            found[next(lines)], now = now, {}
+    return found
 
 
 def test_recognisers(recipe):
@@ -83,9 +88,11 @@ def test_recognisers(recipe):
 
 def test_lambdas_are_learned_without_joint_models(recipe):
     folder, run = recipe
-    done = run("asr", "--systems", "ofa", "--seeds", "0", "--tasks", "ctc adaptive")
+    options = ["--systems", "ofa", "--seeds", "0", "--skip_stages", "9"]
+    done = run("asr", *options, "--tasks", "ctc adaptive")
     assert done.returncode == 0, done.stderr
     (call,) = calls(folder)
+    assert call["--skip_stages"] == "9 11"
     assert call["--s2s_tag"] == "none" and call["--s2s_adaptive_configs"] == ""
     assert "--adaptive_configs" not in call
 
@@ -112,19 +119,32 @@ def test_all_tasks_and_their_reports(recipe):
     assert done.returncode == 0, done.stderr
     (call,) = calls(folder)
     assert call["--s2s_tag"] == "phone_ofa_seed0_s2s" and call["--token_type"] == "phn"
-    left_out = {"--skip_stages", "--adaptive_configs", "--s2s_adaptive_configs"}
-    assert not left_out & set(call)
+    assert not {"--adaptive_configs", "--s2s_adaptive_configs"} & set(call)
+    assert call["--skip_stages"] == ""
     assert call["--ssl_tag"] == "system_ofa_seed0"  # one upstream for all tasks
-    found = decoded(folder)
-    assert found.pop("outs") == ["exp/report_phones", "exp/report_phones_s2s"]
-    ctc = {
+    found = reports(folder)
+    assert found.keys() == {"exp/report_phones", "exp/report_phones_s2s"}
+    assert found["exp/report_phones"] == {
+        "ofa@12": f"exp/asr_phone_ofa_seed12/{mark}",
         "mean2@0": f"exp/asr_phone_mean2_seed0/{mark}",
         "adaptive_price@12": f"exp/{learned}",
         "ends@12": f"exp/asr_phone_ends_seed12/{mark}",
         "adaptive_ends@12": f"exp/asr_train_asr_adaptive_phone_ends_seed12/{mark}",
     }
-    # The last line of ofa@12 is of the second report.
-    assert found == ctc | {"ofa@12": "exp/asr_phone_ofa_seed12_s2s/decode_s2s"}
+    assert found["exp/report_phones_s2s"] == {
+        "ofa@12": "exp/asr_phone_ofa_seed12_s2s/decode_s2s"
+    }
+
+
+def test_results_of_two_ways_of_decoding_have_names_of_their_own(recipe):
+    folder, run = recipe
+    finish(
+        folder, "asr_system_cif_at_1_seed0/a", "asr_system_cif_at_1_seed0/decode_ctc"
+    )
+    done = run("asr", "--systems", "")
+    assert done.returncode == 0, done.stderr
+    found = reports(folder)["exp/report_systems"]
+    assert found.keys() == {"cif_at_1_a@0", "cif_at_1_decode_ctc@0"}
 
 
 @pytest.mark.parametrize(
@@ -166,8 +186,7 @@ def test_classifiers(recipe):
     )
     done = run("cls", "--ssl_expdir", "../exp", "--systems", "")
     assert done.returncode == 0, done.stderr
-    found = decoded(folder)
-    assert found.pop("outs") == ["exp/report_systems"]
+    found = reports(folder)["exp/report_systems"]
     learned = {"adaptive_price@0", "adaptive_price_ends@0"}
     assert set(found) == {"mean2@0", "ends@0", "ofa@0"} | learned
     assert found["ends@0"] == "exp/cls_system_ends_seed0/classify"

@@ -86,7 +86,7 @@ def test_tables_and_figure(asr, words, tmp_path, capsys):
     assert (out / "comparison.png").read_bytes().startswith(b"\x89PNG")
     assert "the best on the test set itself" in text
     seeds = "ASR: means are not over the same seeds. ofa: 0, 1; none, mean2, mean5, cif"
-    assert seeds in text and "; learned: none." in text
+    assert seeds in text and "; learned: no seed." in text
     assert "keywords: means" not in text
 
 

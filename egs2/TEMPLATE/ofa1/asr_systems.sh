@@ -23,7 +23,8 @@ tasks="ctc"
 name="system"
 ssl_args=""
 asr_args=""
-take_options systems seeds tasks name ssl_args asr_args -- "$@"
+skip_stages=""
+take_options systems seeds tasks name ssl_args asr_args skip_stages -- "$@"
 for task in ${tasks}; do
     case ${task} in
         ctc | s2s | adaptive) ;;
@@ -40,8 +41,11 @@ has_task() {
 
 train() { # SYSTEM SEED: exp/ssl_system_SYSTEM_seedSEED, exp/asr_NAME_SYSTEM_seedSEED
     local system=$1 seed=$2 tag=${name}_$1_seed$2 options
-    options=(--s2s_tag "${tag}_s2s")
-    has_task s2s || options=(--s2s_tag none --skip_stages 11 --s2s_adaptive_configs "")
+    options=(--s2s_tag "${tag}_s2s" --skip_stages "${skip_stages}")
+    if ! has_task s2s; then
+        options=(--s2s_tag none --skip_stages "${skip_stages:+${skip_stages} }11"
+            --s2s_adaptive_configs "")
+    fi
     has_task adaptive || options+=(--adaptive_configs "" --s2s_adaptive_configs "")
     ./run.sh --stage 8 --stop_stage 13 --system "${system}" \
         --ssl_tag "system_$(upstream_of "${system}")_seed${seed}" \

@@ -27,10 +27,14 @@ collect() {
     done
 }
 
-results() { # SYSTEM_seedN DIR
-    local mark
-    for mark in "$2"/!(packed)/.done; do
-        echo "${1/_seed/@}=${mark%/.done}"
+results() { # SYSTEM_seedN DIR: a folder of results for each way of decoding
+    local mark name=${1/_seed/@} marks=("$2"/!(packed)/.done)
+    for mark in "${marks[@]}"; do
+        mark=${mark%/.done}
+        if [ ${#marks[@]} -gt 1 ]; then
+            name=${1%_seed*}_${mark##*/}@${1##*_seed}
+        fi
+        echo "${name}=${mark}"
     done
 }
 

@@ -26,9 +26,9 @@ from typing import Any
 import torch
 import yaml
 from torch import Tensor
-from torch.utils.flop_counter import FlopCounterMode
 
 from espnet_ofa.pretrain.distill import DistillationModel
+from espnet_ofa.report.cost import flop_counter
 from espnet_ofa.report.environment import cpu_name
 from espnet_ofa.report.memory import peak_bytes
 from espnet_ofa.report.tables import markdown_table
@@ -183,7 +183,7 @@ def measure(training: Training, args: argparse.Namespace) -> dict[str, Any]:
     audio = args.steps * utterances * seconds
     flops = None
     if args.assume_tflops:
-        with FlopCounterMode(display=False) as counter:
+        with flop_counter() as counter:
             for _ in range(args.steps):
                 step()
         flops = counter.get_total_flops() / audio
