@@ -255,9 +255,7 @@ class OFAFrontend(Adapter, AbsFrontend):
             return units, encoded.lengths
         self._durations = valid_mask(n_frames, size).float()
         self.unit_lengths = encoded.lengths
-        up = self.upstream.to_frames(units, encoded.durations, size)
-        if waiting and self.layer_weights is None:  # the up-sampler, too
-            up = up.detach()
+        up = self.upstream.to_frames(units, encoded.durations, size, waits=waiting)
         return up, n_frames
 
     def _extract(self, wave: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:

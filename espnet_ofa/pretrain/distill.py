@@ -18,6 +18,7 @@ from espnet_ofa.pretrain.guided import GuidedModel
 from espnet_ofa.pretrain.teacher import Teacher
 from espnet_ofa.subsampling.lengths import valid_mask
 from espnet_ofa.subsampling.rate import FRAME_MS
+from espnet_ofa.upstream.importers import POSITION
 from espnet_ofa.upstream.model import OFAUpstream
 
 LAYERS = (4, 8, 12)  # of HuBERT base, as in DistilHuBERT
@@ -216,7 +217,7 @@ def start_from_teacher(
         )
     wanted = ["extractor.", "norm.", "project."]
     if config.pos_kernel:
-        wanted.append("transformer.position.")
+        wanted.append(POSITION)
     if not config.norm_first:
         wanted.append("transformer.norm.")  # of the embedding
     if what == "layers":

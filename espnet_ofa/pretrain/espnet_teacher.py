@@ -47,6 +47,15 @@ class ESPnetTeacher(Teacher):
         layers[0].register_forward_pre_hook(self._keep)
         self._check_frames()
 
+    def to_precision(self, dtype: str) -> Teacher:
+        """Only float32: its frontends take statistics of the waveform as it comes."""
+        if dtype != "float32":
+            raise ValueError(
+                f"{self.name} runs in ESPnet's own code, whose frontends need float32: "
+                f"expected dtype: float32, found {dtype}"
+            )
+        return self
+
     def _keep(self, layer: nn.Module, args: tuple) -> None:
         x = args[0]  # with its positions, where those are relative
         self._embedding = x[0] if isinstance(x, tuple) else x
@@ -70,7 +79,7 @@ class ESPnetTeacher(Teacher):
 
     def _states(self, wave, lengths, depth):
         n_frames = frame_lengths(lengths)
-        wave = pad_to_whole_frames(wave, lengths).to(next(self.parameters()).dtype)
+        wave = pad_to_whole_frames(wave, lengths)
         size = int(frame_lengths(wave.shape[1]))
         out = wave.new_zeros(depth + 1, len(wave), size, self.dim)
         for row, length in enumerate(lengths.clamp(min=WINDOW).tolist()):

@@ -64,6 +64,14 @@ class Teacher(nn.Module):
         """Stay in eval mode, whatever the model around it does."""
         return super().train(False)
 
+    def to_precision(self, dtype: str) -> Teacher:
+        """Go on in the precision of that name.
+
+        Raises:
+            ValueError: unknown name, or not one for this teacher.
+        """
+        return self.to(precision(dtype))
+
     def check_layers(self, layers: Sequence[int]) -> None:
         """Raise a ValueError unless it has these layers; 0 is the embedding."""
         missing = [x for x in layers if not 0 <= x <= self.depth]
@@ -220,22 +228,30 @@ def load_teacher(
     Args:
         name: folder, file or hub id.
         dtype: ``float32`` or ``bfloat16``, of its weights and its arithmetic.
-        hints: see :func:`espnet_ofa.upstream.importers.read_source`.
+        hints: see :func:`espnet_ofa.upstream.importers.read_source`; none for ESPnet's
+            SSL task.
 
     Raises:
-        FileNotFoundError, ValueError: nothing there that is known, or it does not fit.
+        FileNotFoundError, ValueError: nothing there that is known, or it does not fit;
+            hints or a precision that ESPnet's SSL task does not take.
         ImportError: WavLM without ``transformers``.
     """
     precision(dtype)
     path = find_source(name)
     if is_ssl_task(path):
+        if hints:
+            raise ValueError(
+                f"{name}: expected no hints, found {', '.join(sorted(hints))}: the "
+                "config.yaml beside it says all of ESPnet's SSL task; take them out of "
+                "teacher_conf"
+            )
         from espnet_ofa.pretrain.espnet_teacher import ESPnetTeacher
 
-        teacher: Teacher = ESPnetTeacher(str(name), path, **(hints or {}))
-        return teacher.requires_grad_(False).eval().to(precision(dtype))
+        teacher: Teacher = ESPnetTeacher(str(name), path)
+        return teacher.requires_grad_(False).eval().to_precision(dtype)
     source = read_source(path, **(hints or {}))
     if source.relative is not None:
         teacher = WavLMTeacher(str(name), source)
     else:
         teacher = UpstreamTeacher(str(name), build(source))
-    return teacher.requires_grad_(False).eval().to(precision(dtype))
+    return teacher.requires_grad_(False).eval().to_precision(dtype)

@@ -18,7 +18,7 @@ from espnet_ofa.pretrain.distill import LAYERS, DistillationModel, start_from_te
 from espnet_ofa.pretrain.model import MaskedPredictionModel
 from espnet_ofa.pretrain.segments import check_boundaries
 from espnet_ofa.pretrain.targets import check_targets
-from espnet_ofa.pretrain.teacher import Teacher, load_teacher, precision
+from espnet_ofa.pretrain.teacher import Teacher, load_teacher
 from espnet_ofa.subsampling.rate import DEFAULT_MEAN_ALPHA, LamPolicy
 from espnet_ofa.tasks.audio import AudioTask
 from espnet_ofa.tasks.trainer import FiniteTrainer
@@ -278,7 +278,7 @@ class OFASSLTask(AudioTask):
             what = args.teacher_conf.get("init", "layers")
             start_from_teacher(upstream, teacher, what)
         if teacher is not None:  # the student has copied the weights unrounded
-            teacher.to(precision(args.teacher_conf.get("dtype", "float32")))
+            teacher.to_precision(args.teacher_conf.get("dtype", "float32"))
         return model
 
     @classmethod

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import soundfile
@@ -18,12 +19,7 @@ def count_samples(path: str | Path, sample_rate: int = SAMPLE_RATE) -> int:
         ValueError: names the file, which has another rate, several channels, no samples
             or no audio.
     """
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"{path}: no such file; format the audio again")
-    try:
-        info = soundfile.info(str(path))
-    except soundfile.LibsndfileError as error:
-        raise ValueError(f"{path}: not readable as audio ({error})") from None
+    info = _read_header(path)
     if (info.samplerate, info.channels) != (sample_rate, 1) or not info.frames:
         raise ValueError(
             f"{path}: expected {sample_rate / 1000:g} kHz mono, found "
@@ -40,11 +36,37 @@ def read_wave(path: str | Path, sample_rate: int = SAMPLE_RATE) -> np.ndarray:
 
 
 def check_table(scp: str | Path, sample_rate: int = SAMPLE_RATE) -> None:
-    """Check the first file of a ``wav.scp``; raises as :func:`count_samples` does.
+    """Check the rate of the first file of a ``wav.scp``, of however many channels.
 
     It stands for all: ESPnet's loader drops rates, but refuses files that differ in it.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: names the file, which has another rate or is no audio; or the line,
+            which names none.
     """
     with open(scp, encoding="utf-8") as lines:
         line = next(lines, "")
-    if line.strip():
-        count_samples(line.split(maxsplit=1)[1].strip(), sample_rate)
+    if not line.strip():
+        return
+    key, *path = line.strip().split(maxsplit=1)
+    if not path:
+        raise ValueError(
+            f"{scp}: {key}: expected the utterance's name and its audio file, found "
+            "the name alone; format the audio again"
+        )
+    rate = _read_header(path[0]).samplerate
+    if rate != sample_rate:
+        raise ValueError(
+            f"{path[0]}: expected {sample_rate / 1000:g} kHz, found {rate} Hz; format "
+            "the audio first (a stage of each recipe)"
+        )
+
+
+def _read_header(path: str | Path) -> Any:
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"{path}: no such file; format the audio again")
+    try:
+        return soundfile.info(str(path))
+    except soundfile.LibsndfileError as error:
+        raise ValueError(f"{path}: not readable as audio ({error})") from None

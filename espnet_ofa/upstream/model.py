@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 
 from espnet_ofa.cif import expand
 from espnet_ofa.subsampling.choice import Squeeze, SqueezePolicy, as_choices
@@ -343,20 +344,27 @@ class OFAUpstream(nn.Module):
             return units
         return self.condition(units, out.durations, out.lam)
 
-    def to_frames(self, states: Tensor, durations: Tensor, num_frames: int) -> Tensor:
+    def to_frames(
+        self, states: Tensor, durations: Tensor, num_frames: int, waits: bool = False
+    ) -> Tensor:
         """Units back to frames: learned where there is an up-sampler, or repeated.
 
         Args:
             states: (B, U, D) hidden states.
             durations: (B, U) frames that each unit covers.
             num_frames: S.
+            waits: the up-sampler learns nothing from this.
 
         Returns:
             (B, S, D).
         """
         if self.upsampler is None:
             return expand(states, durations, num_frames)
-        return self.upsampler(states, self.squeeze_now().factor, num_frames)
+        args = states, self.squeeze_now().factor, num_frames
+        if not waits:
+            return self.upsampler(*args)
+        fixed = {name: p.detach() for name, p in self.upsampler.named_parameters()}
+        return functional_call(self.upsampler, fixed, args)
 
     def predict_frames(
         self, out: CompressorOutput, head: nn.Module, num_frames: int

@@ -16,6 +16,7 @@ class Kind:
         task: module and class of the task.
         config: argument that names the config.
         model: argument that names the checkpoint.
+        stage: of a recipe, that packs it.
         configs: arguments that are configs too.
         checkpoints: arguments that are checkpoints too.
         files: arguments that are other files.
@@ -25,6 +26,7 @@ class Kind:
     task: tuple[str, str]
     config: str
     model: str
+    stage: str
     configs: tuple[str, ...] = ()
     checkpoints: tuple[str, ...] = ()
     files: tuple[str, ...] = ()
@@ -40,6 +42,7 @@ ASR = Kind(
     ("espnet2.tasks.asr", "ASRTask"),
     "asr_train_config",
     "asr_model_file",
+    "recipe stage 14",
     ("lm_train_config",),
     ("lm_file",),
     ("bpemodel", "ngram_file", "prompt_token_file"),
@@ -49,4 +52,5 @@ CLS = Kind(
     ("espnet2.tasks.cls", "CLSTask"),
     "classification_train_config",
     "classification_model_file",
+    "stage 7 of cls.sh",
 )

@@ -17,7 +17,6 @@ import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -172,8 +171,31 @@ def pack_task(
     return Path(out_dir)
 
 
-pack_asr = partial(pack_task, ASR)
-pack_cls = partial(pack_task, CLS)
+def pack_asr(
+    exp_dir: str | Path, model_file: str | Path, out_dir: str | Path, **options: Any
+) -> Path:
+    """Pack a recogniser; see :func:`pack_task`."""
+    return pack_task(ASR, exp_dir, model_file, out_dir, **options)
+
+
+def pack_cls(
+    exp_dir: str | Path,
+    model_file: str | Path,
+    out_dir: str | Path,
+    *,
+    about: About | None = None,
+    decode_dirs: Sequence[str | Path] | None = None,
+    references: Mapping[str, str] | None = None,
+    allow_fetches: bool = False,
+) -> Path:
+    """Pack a classifier, which has no ``bpemodel``; see :func:`pack_task`."""
+    return pack_task(
+        *(CLS, exp_dir, model_file, out_dir),
+        about=about,
+        decode_dirs=decode_dirs,
+        references=references,
+        allow_fetches=allow_fetches,
+    )
 
 
 def pack_upstream(

@@ -264,7 +264,7 @@ def _packed(
             raise ValueError(
                 f"{', '.join(map(str, sources.values()))} does not fit the config it "
                 f"is packed with: {' '.join(str(e).split())[:500]}. Pack the model "
-                "again (recipe stage 14)"
+                f"again ({kind.stage})"
             ) from e
 
 
@@ -288,7 +288,7 @@ def _read_meta(folder: Path, kind: Kind) -> tuple[dict[str, Path], dict[str, Pat
             f"{folder}: expected {META_NAME} of a packed {kind.name}, found "
             f"{sorted(p.name for p in folder.iterdir())[:10]}. An upstream is loaded "
             "with OFAUpstream.from_pretrained; a training directory is packed first "
-            "(recipe stage 14)"
+            f"({kind.stage})"
         )
     meta = read_yaml(meta_path)
     known_keys = {
@@ -308,13 +308,13 @@ def _read_meta(folder: Path, kind: Kind) -> tuple[dict[str, Path], dict[str, Pat
         raise ValueError(
             f"{meta_path}: expected mappings {' and '.join(known_keys)} of arguments "
             f"and paths, {kind.config} and {kind.model} among them, found "
-            f"{str(meta)[:200]}. Pack the model again (recipe stage 14)"
+            f"{str(meta)[:200]}. Pack the model again ({kind.stage})"
         )
     for (title, keys), part in zip(known_keys.items(), known, strict=True):
         if unknown := sorted(map(str, {*part} - keys)):
             raise ValueError(
                 f"{meta_path}: expected of {title} only {', '.join(sorted(keys))}, "
-                f"found {', '.join(unknown)}. Pack the model again (recipe stage 14)"
+                f"found {', '.join(unknown)}. Pack the model again ({kind.stage})"
             )
     names = [name for part in known for name in part.values()]
     if outside := [name for name in names if not is_inside(name)]:

@@ -210,6 +210,17 @@ def test_upsampled_units_are_frames_again(stochastic_conf, upstream_conf, wave):
         assert learns == [False, True]
 
 
+def test_the_upsampler_waits_below_a_learned_average(stochastic_conf, wave):
+    frontend = OFAFrontend(
+        stochastic_conf, squeeze=2, layer="weighted", upsample=True, freeze_updates=1
+    ).train()
+    for expected in ({"layer_weights"}, None):
+        frontend(*wave)[0].square().sum().backward()
+        learn = {n for n, p in frontend.named_parameters() if p.grad is not None}
+        trained = {n for n, p in frontend.named_parameters() if p.requires_grad}
+        assert learn == (expected or trained)
+
+
 def test_units_alone_leave_the_upsampler_out(stochastic_conf, wave):
     frontend = OFAFrontend(stochastic_conf, squeeze=2).train()
     frontend(*wave)[0].square().sum().backward()

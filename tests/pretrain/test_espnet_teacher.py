@@ -97,6 +97,19 @@ def test_it_can_only_teach(tmp_path):
             start_from_teacher(student, load_teacher(path), what)
 
 
+def test_it_takes_no_hints_and_no_bfloat16(tmp_path):
+    save(tmp_path, options())
+    path = tmp_path / "valid.loss.ave.pth"
+    hints = {"normalize_wave": True, "heads": 2}
+    with pytest.raises(ValueError, match="found heads, normalize_wave: .* out of"):
+        load_teacher(path, hints=hints)
+    with pytest.raises(ValueError, match="expected dtype: float32, found bfloat16"):
+        load_teacher(path, "bfloat16")
+    teacher = load_teacher(path)
+    with pytest.raises(ValueError, match="expected dtype: float32, found bfloat16"):
+        teacher.to_precision("bfloat16")
+
+
 def test_what_does_not_fit_is_named(tmp_path):
     path = tmp_path / "valid.loss.ave.pth"
     values = options()

@@ -377,9 +377,12 @@ def test_espnets_default_hubert_has_fairseqs_names(tmp_path, norm_first):
     torch.save({f"encoder.encoder.{n}": v for n, v in state.items()}, path)
     conf = {"output_size": 48, "linear_units": 192, "attention_heads": 6}
     conf |= {"num_blocks": 2, "layer_norm_first": norm_first}
+    conf |= {"activation_dropout": 0.3}
     values = {"encoder": "hubert_pretrain", "encoder_conf": conf}
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(values))
-    assert difference(my_states(load_any(path), speech())[1:], wanted) < TOLERANCE
+    upstream = load_any(path)
+    assert difference(my_states(upstream, speech())[1:], wanted) < TOLERANCE
+    assert upstream.config.activation_dropout == 0.3
 
     values["encoder_conf"]["conv_feature_layers"] = "[(512,10,5)] * 7"
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(values))
@@ -493,7 +496,11 @@ def test_missing_and_unexpected_weights_are_both_named(tmp_path, kind):
         load_teacher(tmp_path)
 
 
-def test_files_that_are_no_models(tmp_path):
+def test_files_that_are_no_models(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for load in (load_any, load_teacher):
+        with pytest.raises(FileNotFoundError, match=r"^\.: expected config\.json"):
+            load(".")
     with pytest.raises(FileNotFoundError, match="expected a directory, a zip"):
         load_any(tmp_path / "nothing")
     (tmp_path / "a.pth").write_bytes(b"nothing like that")

@@ -16,6 +16,7 @@ from huggingface_hub import ModelCard
 from espnet_ofa.bin import publish as command
 from espnet_ofa.checksums import verify
 from espnet_ofa.report.stats import load_stats
+from espnet_ofa.zoo.pack import pack_cls
 from espnet_ofa.zoo.pull import load_asr, load_cls
 
 pytest.importorskip("torcheval", reason="ESPnet's cls model needs it")
@@ -102,6 +103,11 @@ def test_it_loads_from_the_package_alone(packed):
     assert encode(longest, packed.wave).shape[1] < packed.states.shape[1]
     with pytest.raises(ValueError, match="asr_train_config and asr_model_file among"):
         load_asr(packed.folder)
+
+
+def test_it_has_no_sentencepiece_model(tmp_path):
+    with pytest.raises(TypeError, match="bpemodel"):
+        pack_cls(tmp_path, "x.pth", tmp_path / "out", bpemodel="bpe.model")  # type: ignore
 
 
 def test_a_learned_lambda_is_settled(packed):

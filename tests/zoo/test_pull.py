@@ -27,7 +27,7 @@ from espnet_ofa.interop.s3prl import UpstreamExpert
 from espnet_ofa.upstream import UpstreamConfig
 from espnet_ofa.zoo.pack import pack_upstream
 from espnet_ofa.zoo.publish import publish
-from espnet_ofa.zoo.pull import load_asr, pull_asr, speech2text_options
+from espnet_ofa.zoo.pull import load_asr, load_cls, pull_asr, speech2text_options
 
 NAME = "user/tiny"
 
@@ -333,8 +333,11 @@ def test_folders_that_lack_something(upstream_folder, tmp_path):
     (upstream_folder / "checksums.json").unlink()
     with pytest.raises(FileNotFoundError, match=r"model\.safetensors: not found"):
         OFAUpstream.from_pretrained(upstream_folder)
-    with pytest.raises(FileNotFoundError, match=r"expected meta\.yaml.*OFAUpstream"):
-        load_asr(upstream_folder)
+    for load, stage in ((load_asr, "recipe stage 14"), (load_cls, r"7 of cls\.sh")):
+        with pytest.raises(
+            FileNotFoundError, match=rf"meta\.yaml.*OFAUpstream.*{stage}\)$"
+        ):
+            load(upstream_folder)
     (tmp_path / "asr").mkdir()
     (tmp_path / "asr" / "meta.yaml").write_text("files: {asr_model_file: exp/a.pth}\n")
     with pytest.raises(FileNotFoundError, match=r"A recogniser\? Load it with"):

@@ -32,8 +32,10 @@ def is_ssl_task(checkpoint: Path) -> bool:
     Raises:
         ValueError: it did, at another sampling rate than 16 kHz.
     """
+    if checkpoint.is_dir():
+        return False
     path = checkpoint.with_name(CONFIG_NAME)
-    if checkpoint.is_dir() or not path.is_file():
+    if not path.is_file():
         return False
     conf = _read(path)
     if not _of_ssl_task(conf):
@@ -87,6 +89,8 @@ def read_espnet(
         )
         config.dropout = options.get("dropout_rate", 0.0)
         config.attention_dropout = options.get("attention_dropout_rate", 0.0)
+        # By fairseq's name: ESPnet drops its own, activation_dropout_rate.
+        config.activation_dropout = options.get("activation_dropout", 0.0)
     else:
         if options.get("extractor_conv_layer_config"):
             check_convolutions(options["extractor_conv_layer_config"], str(path))
