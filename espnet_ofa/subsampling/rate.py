@@ -24,7 +24,14 @@ LamTrain = str | float | Sequence[float] | None
 DEFAULT_MEAN_ALPHA = 2 / 9
 FRAME_MS = 20.0
 MAX_LAM = 2.0
-_MODES = ("uniform", "ends", "log_period", "uniform_period", "extended")
+_MODES = (
+    "uniform",
+    "ends",
+    "log_period",
+    "uniform_period",
+    "ends_period",
+    "extended",
+)
 
 
 class LamUnsetError(RuntimeError):
@@ -128,8 +135,9 @@ class LamSampler:
     ``extended`` is uniform in lambda over [0, 2): with a half of the density below 90
     ms, and the other half spread without an end beyond. ``ends`` is ``uniform`` for one
     half of the steps, and at exactly 0 and 1 for a quarter each: of a uniform draw, the
-    ends see neighbours on one side only. The rates of the sandwich rule (Yu and Huang,
-    2019), in turns rather than all in each step.
+    ends see neighbours on one side only. ``ends_period`` is the same with
+    ``uniform_period`` between. The rates of the sandwich rule (Yu and Huang, 2019), in
+    turns rather than all in each step.
 
     Args:
         mode: one of these, a number (no draw), or ``[low, high]`` for a lambda that is
@@ -171,8 +179,10 @@ class LamSampler:
             return low + (high - low) * draw
         if self.mode == "uniform":
             return draw
-        if self.mode == "ends":
-            return min(max(2.0 * draw - 0.5, 0.0), 1.0)
+        if self.mode in ("ends", "ends_period"):
+            draw = min(max(2.0 * draw - 0.5, 0.0), 1.0)
+            if self.mode == "ends" or draw in (0.0, 1.0):
+                return draw
         if self.mode == "extended":
             return MAX_LAM * draw
         longest = lam_to_period_ms(1.0, mean_alpha=self.mean_alpha)

@@ -164,7 +164,8 @@ class OFASSLTask(AudioTask):
             "--lam_train",
             default="uniform_period",
             help="How lambda is drawn at each step: uniform | ends | "
-            "log_period | uniform_period | extended | a number",
+            "log_period | uniform_period | ends_period | extended | "
+            "a number",
         )
         group.add_argument(
             "--squeeze",

@@ -141,15 +141,18 @@ def test_medians_and_the_tail_that_are_stated():
     assert below("extended", 900) == pytest.approx(0.95)
 
 
-def test_ends_are_drawn_exactly_and_the_rest_evenly():
-    sampler = LamSampler("ends")
+@pytest.mark.parametrize(
+    ("mode", "rest"), [("ends", "uniform"), ("ends_period", "uniform_period")]
+)
+def test_ends_are_drawn_exactly_and_the_rest_evenly(mode, rest):
+    sampler = LamSampler(mode)
     draws = [sampler() for _ in range(4000)]
     between = [lam for lam in draws if lam not in (0.0, 1.0)]
     assert draws.count(0.0) / 4000 == pytest.approx(0.25, abs=0.025)
     assert draws.count(1.0) / 4000 == pytest.approx(0.25, abs=0.025)
-    assert sum(lam < 0.3 for lam in between) / len(between) == pytest.approx(
-        0.3, abs=0.035
-    )
+    lam = period_ms_to_lam(40)
+    share = sum(x < lam for x in between) / len(between)
+    assert share == pytest.approx(below(rest, 40), abs=0.035)
 
 
 def test_periods_end_at_the_rate_that_alpha_has():
