@@ -39,8 +39,8 @@ class OFAFrontend(Adapter, AbsFrontend):
             mapping or a ``.yaml`` file, for random weights.
         lam: lambda at evaluation, in [0, 2]; or ``adaptive`` for a learned one.
         lam_train: lambda in training: ``uniform | ends | log_period |
-            uniform_period | extended``, a number, ``[low, high]``; by default the same
-            as ``lam``.
+            uniform_period | ends_period | extended``, a number, ``[low, high]``; by
+            default the same as ``lam``.
         lam_conf: for ``adaptive``: ``{init, low, high, speed, window}``.
         squeeze: (S, q, k) at evaluation, ``[2, 1, 2]`` or ``"2,1,2"``, for a stochastic
             upstream; see :class:`~espnet_ofa.subsampling.SqueezePolicy`.
