@@ -19,6 +19,7 @@ from pathlib import Path
 import torch
 
 from espnet_ofa.upstream.checkpoint import refuse_misfit
+from espnet_ofa.upstream.extractor import parse_rate
 
 logger = logging.getLogger(__name__)
 
@@ -212,10 +213,3 @@ def _frontend_ms(role: str, args: Namespace) -> float | None:
         )
     frontend.train(training)
     return 2000.0 / (long - short) if long > short else None
-
-
-def parse_rate(fs: int | str) -> int:
-    """Sampling rate in Hz from ESPnet's ways to write it (16000, "16k")."""
-    if isinstance(fs, str) and fs.lower().endswith("k"):
-        return round(float(fs[:-1]) * 1000)
-    return int(fs)

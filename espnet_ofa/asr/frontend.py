@@ -15,7 +15,6 @@ from espnet_ofa.asr.building import (
     check_neighbours,
     initialising,
     loading_checkpoint,
-    parse_rate,
 )
 from espnet_ofa.cif import expand
 from espnet_ofa.subsampling import LamPolicy
@@ -23,7 +22,7 @@ from espnet_ofa.subsampling.lengths import valid_mask
 from espnet_ofa.subsampling.rate import DEFAULT_MEAN_ALPHA, LamTrain
 from espnet_ofa.upstream import OFAUpstream, UpstreamConfig
 from espnet_ofa.upstream.checkpoint import CONFIG_NAME, from_pretrained, resolve
-from espnet_ofa.upstream.extractor import SAMPLE_RATE
+from espnet_ofa.upstream.extractor import SAMPLE_RATE, parse_rate
 
 logger = logging.getLogger(__name__)
 

@@ -18,7 +18,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-import soundfile
 import torch
 
 from espnet_ofa.data.alignments import read_alignments
@@ -33,7 +32,8 @@ from espnet_ofa.report.segments import (
     evenly_spaced,
 )
 from espnet_ofa.subsampling.rate import FRAME_MS
-from espnet_ofa.upstream.extractor import frame_lengths
+from espnet_ofa.upstream.audio import count_samples, read_wave
+from espnet_ofa.upstream.extractor import SAMPLE_RATE, frame_lengths
 from espnet_ofa.upstream.model import OFAUpstream
 
 Find = Callable[[str], np.ndarray]  # ends in seconds of an utterance
@@ -139,9 +139,9 @@ def main(cmd: Sequence[str] | None = None) -> None:
             f"{args.data_dir}/boundaries: not found; expected the true ends of phones "
             "in seconds to compare with"
         )
-    info = {utt: soundfile.info(path) for utt, path in data.wav.items()}
-    frames = {utt: frame_lengths(one.frames) for utt, one in info.items()}
-    seconds = {utt: one.duration for utt, one in info.items()}
+    samples = {utt: count_samples(path) for utt, path in data.wav.items()}
+    frames = {utt: frame_lengths(count) for utt, count in samples.items()}
+    seconds = {utt: count / SAMPLE_RATE for utt, count in samples.items()}
     finders: dict[str, Find] = {}
     for name, path in named(args.segments):
         finders[name] = of_targets(path, frames)
@@ -160,7 +160,7 @@ def main(cmd: Sequence[str] | None = None) -> None:
         rows = {"true ones, on 20 ms frames": on_frames}
         rows |= {name: find(utt) for name, find in finders.items()}
         if upstream is not None and units:
-            wave = soundfile.read(data.wav[utt], dtype="float32")[0]
+            wave = read_wave(data.wav[utt])
             ends = unit_ends(upstream, wave, units.values())
             rows |= zip(units, ends, strict=True)
         for name, ends in rows.items():

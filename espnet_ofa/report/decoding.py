@@ -17,7 +17,6 @@ from espnet2.tasks.asr import ASRTask
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from espnet_ofa.asr.building import parse_rate
 from espnet_ofa.asr.guard import needed_units
 from espnet_ofa.report.cost import measure_macs
 from espnet_ofa.report.knob import LamKnob, SqueezeKnob
@@ -25,8 +24,9 @@ from espnet_ofa.report.length_limit import LengthLimit
 from espnet_ofa.report.meter import EncoderMeter, now
 from espnet_ofa.report.scoring import read_text
 from espnet_ofa.report.stats import DecodeStats
-from espnet_ofa.upstream.audio import check_table
+from espnet_ofa.upstream.audio import check_sounds
 from espnet_ofa.upstream.checkpoint import check_fit
+from espnet_ofa.upstream.extractor import parse_rate
 from espnet_ofa.upstream.importers.source import read_weights
 
 MACS_UTTERANCES = 8  # MACs are counted on that many, spread over the test set
@@ -188,9 +188,7 @@ def read_waves(
     Raises:
         FileNotFoundError, ValueError: audio of another rate than the model's.
     """
-    for path, _, kind in test_set.data:
-        if kind == "sound":
-            check_table(path, decoder.sample_rate)
+    check_sounds(test_set.data, decoder.sample_rate)
     loader = ASRTask.build_streaming_iterator(
         test_set.data,
         preprocess_fn=decoder.preprocess,

@@ -6,8 +6,8 @@ import argparse
 
 from espnet2.tasks.abs_task import AbsTask
 
-from espnet_ofa.asr.building import parse_rate
-from espnet_ofa.upstream.audio import check_table
+from espnet_ofa.upstream.audio import check_sounds
+from espnet_ofa.upstream.extractor import SAMPLE_RATE, parse_rate
 
 
 class AudioTask(AbsTask):
@@ -22,9 +22,8 @@ class AudioTask(AbsTask):
                 fs`` (16 kHz by default), or none, by file name.
         """
         conf = getattr(args, "frontend_conf", None) or {}
+        rate = parse_rate(conf.get("fs") or SAMPLE_RATE)
         for which in ("train", "valid"):
             data = getattr(args, f"{which}_data_path_and_name_and_type")
-            for path, _, kind in data or ():
-                if kind == "sound":
-                    check_table(path, parse_rate(conf.get("fs") or 16000))
+            check_sounds(data or (), rate)
         super().main_worker(args)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +62,13 @@ def check_table(scp: str | Path, sample_rate: int = SAMPLE_RATE) -> None:
             f"{path[0]}: expected {sample_rate / 1000:g} kHz, found {rate} Hz; format "
             "the audio first (a stage of each recipe)"
         )
+
+
+def check_sounds(data: Iterable[tuple[str, str, str]], sample_rate: int) -> None:
+    """:func:`check_table` of what ESPnet's (path, name, type) triples load as sound."""
+    for path, _, kind in data:
+        if kind == "sound":
+            check_table(path, sample_rate)
 
 
 def _read_header(path: str | Path) -> Any:

@@ -26,6 +26,13 @@ HOP = 320  # samples per frame: 20 ms
 Count = TypeVar("Count", int, Tensor)
 
 
+def parse_rate(fs: int | str) -> int:
+    """Sampling rate in Hz from ESPnet's ways to write it (16000, "16k")."""
+    if isinstance(fs, str) and fs.lower().endswith("k"):
+        return round(float(fs[:-1]) * 1000)
+    return int(fs)
+
+
 def frame_lengths(samples: Count) -> Count:
     """Samples, a number or (B,), to frames; at least one for any audio at all."""
     frames = (samples - WINDOW) // HOP + 1

@@ -94,7 +94,7 @@ class LearnedLam:
     start: float
 
 
-def asr_card(
+def task_card(
     name: str,
     config: Mapping[str, Any],
     rows: Sequence[Row],
@@ -103,9 +103,10 @@ def asr_card(
     report: Path | None,
     about: About,
     *,
+    classes: bool = False,
     has_lam: bool = True,
 ) -> str:
-    """Card of a recogniser.
+    """Card of a recogniser, or of a classifier of utterances.
 
     Args:
         name: of the model.
@@ -115,75 +116,45 @@ def asr_card(
         parameters: how many.
         report: folder of ``report.md`` and pictures beside the card, if there is one.
         about: what the run does not know.
+        classes: it is a classifier.
         has_lam: whether it compresses by lambda.
     """
-    results = []
+    if classes:
+        what, task = "Classifier of utterances.", CLASSIFICATION
+        use = cls_use(rows, bool(learned), has_lam)
+    else:
+        what, task = "Speech recogniser.", "automatic-speech-recognition"
+        use = asr_use(config, rows, bool(learned), has_lam)
+    results = ["Not decoded before it was packed."]
     if rows:
-        results = [
-            f"{_ERRORS[rows[0].metric]} and measured cost at each lambda. {_COSTS} "
-            "Capped are hypotheses that were cut off at the length limit, infeasible "
-            "are utterances with fewer units than CTC needs for their reference.",
-            lambda_table(rows),
-        ]
-    use = asr_use(config, rows, bool(learned), has_lam)
-    metadata = _metadata(name, "automatic-speech-recognition", rows, about)
-    facts = config, rows, learned, parameters, report, about
-    return _task_card(name, "Speech recogniser.", metadata, use, results, *facts)
-
-
-def cls_card(
-    name: str,
-    config: Mapping[str, Any],
-    rows: Sequence[Row],
-    learned: Sequence[LearnedLam],
-    parameters: int,
-    report: Path | None,
-    about: About,
-    *,
-    has_lam: bool = True,
-) -> str:
-    """Card of a classifier of utterances; arguments are those of :func:`asr_card`."""
-    results = []
-    if rows:
-        results = [
-            f"Accuracy and measured cost at each lambda. {_COSTS}",
-            accuracy_table(rows),
-        ]
-    use = cls_use(rows, bool(learned), has_lam)
-    metadata = _metadata(name, CLASSIFICATION, rows, about)
-    facts = config, rows, learned, parameters, report, about
-    what = "Classifier of utterances."
-    return _task_card(name, what, metadata, use, results, *facts)
-
-
-def _task_card(
-    name: str,
-    what: str,
-    metadata: str,
-    use: str,
-    results: Sequence[str],
-    config: Mapping[str, Any],
-    rows: Sequence[Row],
-    learned: Sequence[LearnedLam],
-    parameters: int,
-    report: Path | None,
-    about: About,
-) -> str:
-    told = ["Not decoded before it was packed."]
-    if rows:
-        told = [*results, *_pictures(report), *_setups(rows)]
+        scores = _accuracies(rows) if classes else _errors(rows)
+        results = [*scores, *_pictures(report), *_setups(rows)]
     for lam in learned:
-        told.append(
+        results.append(
             f"Lambda of the {lam.role} was learned: {lam.value:.4f}, from "
             f"{lam.start:g} at the start of training."
         )
     sections = {
         "Use": use,
-        "Results": "\n\n".join(told),
+        "Results": "\n\n".join(results),
         "Training": _training(config.get("version"), parameters, about),
         "Limits": _bullets(_limits(config, rows, about)),
     }
-    return _card(metadata, name, what, sections, config)
+    return _card(_metadata(name, task, rows, about), name, what, sections, config)
+
+
+def _errors(rows: Sequence[Row]) -> list[str]:
+    return [
+        f"{_ERRORS[rows[0].metric]} and measured cost at each lambda. {_COSTS} "
+        "Capped are hypotheses that were cut off at the length limit, infeasible "
+        "are utterances with fewer units than CTC needs for their reference.",
+        lambda_table(rows),
+    ]
+
+
+def _accuracies(rows: Sequence[Row]) -> list[str]:
+    told = f"Accuracy and measured cost at each lambda. {_COSTS}"
+    return [told, accuracy_table(rows)]
 
 
 def upstream_card(

@@ -44,8 +44,7 @@ from espnet_ofa.zoo.card import (
     ONNX_NAME,
     UNKNOWN_LICENSE,
     About,
-    asr_card,
-    cls_card,
+    task_card,
     upstream_card,
 )
 from espnet_ofa.zoo.fetches import find_fetches
@@ -163,10 +162,8 @@ def pack_task(
         else:
             logger.warning(f"{exp_dir}: not decoded: a card without results")
         parameters = sum(p.numel() for p in model.parameters())
-        card = (cls_card if classes else asr_card)(
-            *(name, config, rows, learned, parameters, report, about),
-            has_lam=uses_lam(model),
-        )
+        facts = name, config, rows, learned, parameters, report, about
+        card = task_card(*facts, classes=classes, has_lam=uses_lam(model))
         _seal(folder, card, exp_dir)
     return Path(out_dir)
 

@@ -12,7 +12,7 @@ from huggingface_hub import ModelCard
 from espnet_ofa.report.scoring import Score
 from espnet_ofa.report.stats import DecodeStats
 from espnet_ofa.report.tradeoff import Row
-from espnet_ofa.zoo.card import About, LearnedLam, asr_card, upstream_card
+from espnet_ofa.zoo.card import About, LearnedLam, task_card, upstream_card
 
 CONFIG = {"frontend_conf": {"fs": "16k"}, "decoder": None, "token_list": ["a", "```"]}
 GREEDY = {"search": "greedy", "device": "a phone"}
@@ -42,7 +42,7 @@ def row(lam: float | None, errors: int, setup: dict | None = None, **fields) -> 
 
 def card(rows=(), learned=(), config=None, about=None) -> ModelCard:
     about = about or About(datasets=("an4",))
-    text = asr_card("tiny", config or CONFIG, rows, learned, 10**6, None, about)
+    text = task_card("tiny", config or CONFIG, rows, learned, 10**6, None, about)
     return ModelCard(text)
 
 
@@ -167,7 +167,7 @@ def test_lambda_is_exact():
 def test_no_lambda_where_there_is_none():
     squeezed = row(None, 1, squeeze="2,1,2")
     for rows in ([squeezed], []):
-        text = asr_card("x", CONFIG, rows, (), 1, None, About(), has_lam=False)
+        text = task_card("x", CONFIG, rows, (), 1, None, About(), has_lam=False)
         assert "set_lam" not in text and "--lam" not in text
         assert ("--squeeze 2,1,2" in text) == bool(rows)
         assert ('set_squeeze(speech2text.asr_model, "2,1,2")' in text) == bool(rows)

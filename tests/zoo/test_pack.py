@@ -27,7 +27,7 @@ from espnet_ofa.bin import publish as command
 from espnet_ofa.checksums import verify
 from espnet_ofa.report.budget import model_checksum
 from espnet_ofa.upstream import OFAUpstream
-from espnet_ofa.zoo.card import About, asr_card
+from espnet_ofa.zoo.card import About, task_card
 from espnet_ofa.zoo.fetches import FETCHING, find_fetches
 from espnet_ofa.zoo.pack import archive, pack_asr, pack_upstream
 
@@ -553,10 +553,10 @@ def test_a_second_download_is_on_the_card():
         assert find_fetches({"frontend": "fused", "frontend_conf": value}) == []
     fused["frontend_conf"]["frontends"][0]["frontend_type"] = "s3prl"
     for config in (fused, {"frontend": "s3prl", "frontend_conf": S3PRL}):
-        card = asr_card("x", config, (), (), 1, None, About())
+        card = task_card("x", config, (), (), 1, None, About())
         kind = config["frontend"]
         assert f"Not self-contained: loading it makes `frontend: {kind}`" in card
-    card = asr_card("x", tiny.CONFIG, (), (), 1, None, About())
+    card = task_card("x", tiny.CONFIG, (), (), 1, None, About())
     assert "Not self-contained" not in card
 
 

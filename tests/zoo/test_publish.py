@@ -18,7 +18,7 @@ from huggingface_hub import HfApi
 from espnet_ofa.bin import publish as command
 from espnet_ofa.checksums import verify, write_checksums
 from espnet_ofa.upstream import OFAUpstream
-from espnet_ofa.zoo.card import About, asr_card
+from espnet_ofa.zoo.card import About, task_card
 from espnet_ofa.zoo.leaks import refuse_secrets
 from espnet_ofa.zoo.pack import pack_upstream
 from espnet_ofa.zoo.publish import packed_files, publish
@@ -295,7 +295,7 @@ def test_a_vocabulary_is_no_secret(tmp_path):
     (tmp_path / "config.yaml").write_text(text)
     (tmp_path / "bpe.model").write_text("\n".join(tokens))
     config = {"token_list": tokens, "token_type": "bpe", "bpemodel": "bpe.model"}
-    card = asr_card("tiny", config, (), (), 1, None, About())
+    card = task_card("tiny", config, (), (), 1, None, About())
     (tmp_path / "README.md").write_text(card)
     run = (
         "train --token_list data/token_list/bpe_unigram300/tokens.txt --token_type bpe"

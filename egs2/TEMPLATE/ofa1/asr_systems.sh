@@ -13,8 +13,6 @@ cd "$(dirname "${BASH_SOURCE[0]}")" # the recipe, where a link to this file lies
 # shellcheck source=/dev/null
 . ./path.sh
 # shellcheck source=/dev/null
-. "${OFA_TEMPLATE}/utils/parse_options.sh"
-# shellcheck source=/dev/null
 . "${OFA_TEMPLATE}/stages/comparison.sh"
 
 systems="ofa none mean2 mean3 mean4"

@@ -8,6 +8,7 @@ from typing import Any
 import yaml
 from torch import Tensor
 
+from espnet_ofa.upstream.extractor import SAMPLE_RATE, parse_rate
 from espnet_ofa.upstream.importers.fairseq import check_options, renamed
 from espnet_ofa.upstream.importers.source import (
     Source,
@@ -23,6 +24,25 @@ CONFIG_NAME = "config.yaml"
 PREFIXES = {
     "torchaudio_hubert": "encoder.hubert_pretrain_model.",
     "hubert_pretrain": "encoder.encoder.",
+}
+# Names and defaults of its options: heads, layer norm first; dropout, that of attention
+# and that of the activation.
+OPTIONS = {
+    "torchaudio_hubert": (
+        ("encoder_num_heads", 12),
+        ("encoder_layer_norm_first", False),
+        ("encoder_dropout", 0.1),
+        ("encoder_attention_dropout", 0.1),
+        ("encoder_ff_interm_dropout", 0.0),
+    ),
+    "hubert_pretrain": (
+        ("attention_heads", 12),
+        ("layer_norm_first", False),
+        ("dropout_rate", 0.0),
+        ("attention_dropout_rate", 0.0),
+        # By fairseq's name: ESPnet drops its own, activation_dropout_rate.
+        ("activation_dropout", 0.0),
+    ),
 }
 
 
@@ -82,26 +102,11 @@ def read_espnet(
     bare = _bare(read_weights(checkpoint), PREFIXES[encoder], checkpoint)
     if encoder == "hubert_pretrain":
         check_options(options, str(path))
-        config = config_from_shapes(
-            bare,
-            options.get("attention_heads", 12),
-            options.get("layer_norm_first", False),
-        )
-        config.dropout = options.get("dropout_rate", 0.0)
-        config.attention_dropout = options.get("attention_dropout_rate", 0.0)
-        # By fairseq's name: ESPnet drops its own, activation_dropout_rate.
-        config.activation_dropout = options.get("activation_dropout", 0.0)
-    else:
-        if options.get("extractor_conv_layer_config"):
-            check_convolutions(options["extractor_conv_layer_config"], str(path))
-        config = config_from_shapes(
-            bare,
-            options.get("encoder_num_heads", 12),
-            options.get("encoder_layer_norm_first", False),
-        )
-        config.dropout = options.get("encoder_dropout", 0.1)
-        config.attention_dropout = options.get("encoder_attention_dropout", 0.1)
-        config.activation_dropout = options.get("encoder_ff_interm_dropout", 0.0)
+    elif options.get("extractor_conv_layer_config"):
+        check_convolutions(options["extractor_conv_layer_config"], str(path))
+    found = [options.get(name, default) for name, default in OPTIONS[encoder]]
+    config = config_from_shapes(bare, *found[:2])
+    config.dropout, config.attention_dropout, config.activation_dropout = found[2:]
     config.normalize_wave = (
         _normalizes(conf, config.normalize_wave, path)
         if normalize_wave is None
@@ -120,9 +125,8 @@ def _of_ssl_task(conf: dict[str, Any]) -> bool:
 
 
 def _check_rate(conf: dict[str, Any], path: Path) -> None:
-    rate = str((conf.get("frontend_conf") or {}).get("fs", 16000))
-    kilo = rate.endswith("k")  # 16k or 16000
-    check_sample_rate(int(float(rate.rstrip("k")) * (1000 if kilo else 1)), str(path))
+    rate = (conf.get("frontend_conf") or {}).get("fs", SAMPLE_RATE)
+    check_sample_rate(parse_rate(rate), str(path))
 
 
 def _bare(state: dict[str, Tensor], prefix: str, checkpoint: Path) -> dict[str, Tensor]:

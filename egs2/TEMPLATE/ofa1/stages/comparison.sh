@@ -1,6 +1,8 @@
 # shellcheck shell=bash
 # Sourced by asr_systems.sh and cls_systems.sh: what systems share, and what is finished.
 shopt -s extglob nullglob
+# shellcheck source=/dev/null
+. "${OFA_TEMPLATE}/utils/parse_options.sh"
 
 upstream_of() { # SYSTEM: the one whose upstream it is fine-tuned from
     case $1 in
