@@ -71,7 +71,7 @@ choose_system() {
             ssl=$(upstream_options compressor=none compressor_conf={} \
                 'merge={"layers":[0,1],"ratio":0.293}')
             ;;
-        ends | ends_period | log_period | uniform_period) # ours, lambda drawn otherwise
+        uniform | ends | ends_period | log_period | uniform_period) # lambda drawn otherwise
             lambdas=all
             ssl=" --lam_train ${system}"
             asr=" --frontend_conf lam_train=${system}"
@@ -89,8 +89,8 @@ choose_system() {
             ;;
         *) usage_error "--system is ofa, none, mean2 to mean5, conv2 to conv5, cif," \
             "cif_at_LAMBDA, sew, stochastic, squeeze or atome; or ours trained otherwise:" \
-            "ofa_at_LAMBDA, ends, ends_period, log_period, uniform_period, condition_durations," \
-            "condition_lam, sandwich; not '${system}'" ;;
+            "ofa_at_LAMBDA, uniform, ends, ends_period, log_period, uniform_period," \
+            "condition_durations, condition_lam, sandwich; not '${system}'" ;;
     esac
     if [ "${lambdas}" = none ]; then
         asr="$(rate_options)${asr}"
