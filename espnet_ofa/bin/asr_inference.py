@@ -42,10 +42,9 @@ from espnet_ofa.report.budget import (
 from espnet_ofa.report.cost import count_parameters
 from espnet_ofa.report.decoding import Decoded, Decoder, TestSet, decode_test_set
 from espnet_ofa.report.environment import cpu_name
-from espnet_ofa.report.knob import OWN
+from espnet_ofa.report.knob import OWN, squeeze_value
 from espnet_ofa.report.scoring import read_text
 from espnet_ofa.report.stats import STATS_NAME, DecodeStats, load_stats
-from espnet_ofa.subsampling.choice import parse_squeeze
 from espnet_ofa.subsampling.rate import check_lam
 from espnet_ofa.upstream.importers.source import read_weights
 from espnet_ofa.zoo.pull import pull_asr, speech2text_options
@@ -71,14 +70,6 @@ def lam_value(text: str) -> float | str:
         raise argparse.ArgumentTypeError(
             f"expected numbers in [0, 2], `{OWN}` or `{AUTO}`; got {text!r} ({error})"
         ) from error
-
-
-def squeeze_value(text: str) -> str:
-    """``--squeeze``: ``S,q,k`` written out, or ``own``."""
-    try:
-        return text if text == OWN else ",".join(map(str, parse_squeeze(str(text))))
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(f"`{OWN}` or: {error}") from error
 
 
 def get_parser() -> argparse.ArgumentParser:

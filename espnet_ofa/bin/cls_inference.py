@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import logging
 from collections.abc import Sequence
+from itertools import product
 from pathlib import Path
 from typing import NamedTuple
 
@@ -25,7 +26,7 @@ from espnet_ofa.plugin import register
 from espnet_ofa.report.budget import model_checksum
 from espnet_ofa.report.classifying import Classifier, Guess, classify_test_set
 from espnet_ofa.report.environment import cpu_name
-from espnet_ofa.report.knob import OWN
+from espnet_ofa.report.knob import OWN, squeeze_value
 from espnet_ofa.report.stats import STATS_NAME, DecodeStats, load_stats
 from espnet_ofa.subsampling.rate import check_lam
 
@@ -59,6 +60,13 @@ def get_parser() -> argparse.ArgumentParser:
         action="append",
         required=True,
         help="NAME:DIR with DIR/wav.scp and DIR/text. May be repeated",
+    )
+    parser.add_argument(
+        "--squeeze",
+        nargs="+",
+        type=squeeze_value,
+        help="for stochastic models: one S,q,k or several, each with each lambda; "
+        f"`{OWN}` is the checkpoint's",
     )
     parser.add_argument(
         "--batch_size",
@@ -112,9 +120,13 @@ def find_test_sets(items: Sequence[str]) -> dict[str, Path]:
 
 
 def run_system(
-    system: System, test_sets: dict[str, Path], batch_size: int, device: str
+    system: System,
+    test_sets: dict[str, Path],
+    batch_size: int,
+    device: str,
+    squeezes: Sequence[str] | None = None,
 ) -> None:
-    """Classify every test set at every lambda of one system."""
+    """Classify every test set at every lambda and squeeze of one system."""
     classifier = Classifier(system.config, system.model_file, device)
     checksum = model_checksum(classifier.model)
     where = f"{cpu_name()} ({torch.get_num_threads()} threads)"
@@ -125,9 +137,12 @@ def run_system(
         "device": where,
         "model": system.model_file,
     }
-    for lam in system.lams:
+    for lam, squeeze in product(system.lams, squeezes or [OWN]):
         value, start = classifier.use_lam(lam)
+        setting = classifier.use_squeeze(squeeze)
         label = OWN if lam == OWN else f"{float(lam):g}"
+        if squeezes:
+            label += f"-squeeze{squeeze}"
         for name, folder in test_sets.items():
             out = system.output_dir / f"lam{label}" / name
             inputs = [system.config, system.model_file, folder / "wav.scp"]
@@ -139,6 +154,7 @@ def run_system(
                 lam=value,
                 adaptive=start is not None,
                 lam_start=start,
+                squeeze=setting,
                 parameters=classifier.parameters,
                 reference=str(folder / "text"),
                 model_sha256=checksum,
@@ -186,8 +202,9 @@ def main(cmd: Sequence[str] | None = None) -> None:
         )
     systems = [parse_system(words) for words in args.system]
     test_sets = find_test_sets(args.test_set)
+    device = "cuda" if args.ngpu else "cpu"
     for system in systems:
-        run_system(system, test_sets, args.batch_size, "cuda" if args.ngpu else "cpu")
+        run_system(system, test_sets, args.batch_size, device, args.squeeze)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from espnet_ofa.report.cost import count_parameters, measure_macs
-from espnet_ofa.report.knob import LamKnob
+from espnet_ofa.report.knob import LamKnob, SqueezeKnob
 from espnet_ofa.report.meter import EncoderMeter, now
 from espnet_ofa.report.stats import DecodeStats
 from espnet_ofa.upstream.audio import read_wave
@@ -59,6 +59,7 @@ class Classifier:
         self.meter = EncoderMeter(self.model)
         self.parameters = count_parameters(self.model)
         self.use_lam = LamKnob(self.model).use
+        self.use_squeeze = SqueezeKnob(self.model).use
 
     @torch.no_grad()
     def classify(self, waves: Sequence[Tensor]) -> list[Guess]:

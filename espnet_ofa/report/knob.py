@@ -2,13 +2,27 @@
 
 from __future__ import annotations
 
+import argparse
+
 import torch
 from torch import nn
 
-from espnet_ofa.subsampling.choice import set_squeeze, squeeze_policies
+from espnet_ofa.subsampling.choice import (
+    parse_squeeze,
+    set_squeeze,
+    squeeze_policies,
+)
 from espnet_ofa.subsampling.rate import lam_policies, set_lam
 
 OWN = "own"
+
+
+def squeeze_value(text: str) -> str:
+    """``S,q,k`` of a command line written out, or ``own``."""
+    try:
+        return text if text == OWN else ",".join(map(str, parse_squeeze(str(text))))
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"`{OWN}` or: {error}") from error
 
 
 class LamKnob:

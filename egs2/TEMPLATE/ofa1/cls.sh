@@ -49,6 +49,7 @@ cls_tag=""             # suffix of the models' folders; by default from the conf
 
 ## Results
 inference_lams="0 0.43 0.64 0.77 0.86 0.92 0.96 1"  # lambdas; these are nominally 20, 30 ... 90 ms
+inference_squeezes=""  # of a stochastic model: S,q,k, e.g. "1,1,1 2,1,2"
 inference_args=""      # more options for cls_inference, e.g. "--batch_size 16"
 inference_tag=classify # folder of results in the models'
 inference_model=valid.acc.ave.pth  # checkpoint

@@ -111,7 +111,7 @@ cls_systems() {
 
 stage_6() {
     local found name dir model lams out set inputs dumps=() sets=() dirs=()
-    local todo=() made=() options=()
+    local todo=() made=() options=() squeeze=${inference_squeezes:+--squeeze ${inference_squeezes}}
     found=$(cls_systems)
     [ -n "${found}" ] || die "no trained model in ${expdir}; run stages 4 and 5 first"
     for set in ${test_sets}; do
@@ -126,7 +126,7 @@ stage_6() {
         dirs+=("${name}=${out}")
         # Starts empty where anything differs: nothing old may end in the table.
         if to_do "${out}" "${dir}/config.yaml" "${dir}/${model}" \
-            "lams=${lams}" "sets=${test_sets}" "args=${inference_args}" \
+            "lams=${lams}${squeeze:+ ${squeeze}}" "sets=${test_sets}" "args=${inference_args}" \
             "gpu=${gpu_inference}" "${inputs[@]}"; then
             # shellcheck disable=SC2206
             todo+=(--system "${dir}/config.yaml" "${dir}/${model}" "${out}" ${lams})
@@ -138,7 +138,7 @@ stage_6() {
         # shellcheck disable=SC2086
         OMP_NUM_THREADS=${num_threads} ${decode_cmd} --gpu "${inference_gpu}" \
             --num_threads "${num_threads}" "${made[0]}/classify.log" \
-            python3 -m espnet_ofa.bin.cls_inference "${sets[@]}" "${todo[@]}" \
+            python3 -m espnet_ofa.bin.cls_inference "${sets[@]}" "${todo[@]}" ${squeeze} \
             --ngpu "${inference_gpu}" ${inference_args}
         for out in "${made[@]}"; do
             finish "${out}"

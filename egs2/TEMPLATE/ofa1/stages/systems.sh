@@ -35,7 +35,7 @@ choose_system() {
             ssl=$(upstream_options "compressor=${system%?}" \
                 "compressor_conf={\"factor\":${system: -1}}")
             ;;
-        ofa_at_*) # the OFA upstream, fine-tuned at one lambda (Chen et al., 2023)
+        ofa_at_[0-9]*) # the OFA upstream, fine-tuned at one lambda (Chen et al., 2023)
             lambdas=one
             ssl_system=
             asr=$(one_lambda "${system#ofa_at_}")
@@ -45,7 +45,7 @@ choose_system() {
             ssl=" --lam_train null"
             asr=" --frontend_conf lam_train=null"
             ;;
-        cif_at_*) # the same at any lambda, pre-trained and fine-tuned at it
+        cif_at_[0-9]*) # the same at any lambda, pre-trained and fine-tuned at it
             lambdas=one
             ssl=" --lam ${system#cif_at_} --lam_train null"
             asr=$(one_lambda "${system#cif_at_}")
