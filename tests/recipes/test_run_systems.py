@@ -1,4 +1,4 @@
-"""run_systems.sh: what it asks of run.sh, and of the report."""
+"""run_systems.sh and run_starts.sh: what they ask of run.sh, and of the report."""
 
 import os
 import subprocess
@@ -20,17 +20,17 @@ printf '%s\\n' "$@" >>reports
 
 @pytest.fixture
 def recipe(tmp_path):
-    """Folder of a recipe, and a function that runs its run_systems.sh."""
+    """Folder of a recipe, and a function that runs a script of the template there."""
     (tmp_path / "path.sh").symlink_to(TEMPLATE / "path.sh")
     for path, text in (("run.sh", RUN), ("bin/python3", PYTHON)):
         (tmp_path / path).parent.mkdir(exist_ok=True)
         (tmp_path / path).write_text(text)
         (tmp_path / path).chmod(0o755)
 
-    def run(kind, *options):
-        link = tmp_path / "run_systems.sh"
+    def run(kind, *options, what="systems"):
+        link = tmp_path / f"run_{what}.sh"
         link.unlink(missing_ok=True)
-        link.symlink_to(TEMPLATE / f"{kind}_systems.sh")
+        link.symlink_to(TEMPLATE / f"{kind}_{what}.sh")
         paths = f"{tmp_path / 'bin'}:{os.environ['PATH']}"
         return subprocess.run(
             ["bash", link, *options],
@@ -190,3 +190,23 @@ def test_classifiers(recipe):
     learned = {"adaptive_price@0", "adaptive_price_ends@0"}
     assert set(found) == {"mean2@0", "ends@0", "ofa@0"} | learned
     assert found["ends@0"] == "exp/cls_system_ends_seed0/classify"
+
+
+def test_starts_of_a_learned_lambda(recipe):
+    folder, run = recipe
+    done = run("cls", "--upstream", "up", what="starts")
+    assert done.returncode == 1 and "valid.acc.ave.pth is missing" in done.stderr
+    finish(folder, "cls_mine")
+    (folder / "exp/cls_mine/valid.acc.ave.pth").touch()
+    options = ["--upstream", "up", "--cls_tag", "mine", "--starts", "0.1 0.9"]
+    done = run("cls", *options, what="starts")
+    assert done.returncode == 0, done.stderr
+    first, *_, last = calls(folder)
+    assert first["--upstream"] == "up" and first["--inference_lams"] == "own"
+    assert first["--cls_config"] == "conf/train_cls_adaptive_price.yaml"
+    assert last["--cls_config"] == "conf/train_cls_adaptive.yaml"
+    init = "--init_param exp/cls_mine/valid.acc.ave.pth"
+    assert last["--cls_args"] == f"{init} --frontend_conf lam_conf.init=0.9"
+    found = reports(folder)["exp/report_starts"]
+    assert found["adaptive@0.9"] == f"exp/cls_{last['--cls_tag']}/classify"
+    assert len(found) == 4

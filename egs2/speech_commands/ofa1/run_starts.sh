@@ -1,0 +1,1 @@
+../../TEMPLATE/ofa1/cls_starts.sh
