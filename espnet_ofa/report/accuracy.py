@@ -63,10 +63,22 @@ def score_classes(refs: Mapping[str, str], hyps: Mapping[str, str]) -> ClassScor
         if len(label.split()) != 1:
             raise ValueError(f"{key}: expected one class, one word; found {label!r}")
         right[label].append(hyps[key] == label)
-    correct = sum(map(sum, right.values()))
-    wrong = len(refs) - correct
+    count = len(refs)
+    errors = tuple(int(hyps[key] != refs[key]) for key in sorted(refs))
+    wrong = sum(errors)
     mean = 100.0 * fmean(fmean(flags) for flags in right.values())
-    return ClassScore(len(refs), len(refs), correct, wrong, 0, 0, wrong, mean)
+    return ClassScore(
+        sentences=count,
+        tokens=count,
+        correct=count - wrong,
+        substitutions=wrong,
+        deletions=0,
+        insertions=0,
+        wrong_sentences=wrong,
+        errors=errors,
+        lengths=(1,) * count,
+        class_accuracy=mean,
+    )
 
 
 def confusions(

@@ -16,6 +16,7 @@ from itertools import pairwise
 from pathlib import Path
 
 from espnet_ofa.files import write_file, write_text
+from espnet_ofa.report.bootstrap import difference_interval
 from espnet_ofa.report.plots import (
     Curve,
     Point,
@@ -38,11 +39,13 @@ class Task:
         name: its title.
         metric: WER, PER or error (of classes), in percent.
         curves: a system each.
+        lengths: words, phones or, of classes, one, of each utterance's reference.
     """
 
     name: str
     metric: str
     curves: list[Curve]
+    lengths: tuple[int, ...]
 
     def curve(self, system: str) -> Curve | None:
         """That of ``system``, if it has this task."""
@@ -69,16 +72,22 @@ def read_task(
 
     Raises:
         FileNotFoundError: no report there.
-        ValueError: nothing of ``test_set``, or not a report.
+        ValueError: nothing of ``test_set``, or a report without errors by utterance.
     """
     path = Path(report, "report.json")
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file; espnet_ofa.bin.report makes it")
-    rows = json.loads(path.read_text(encoding="utf-8"))["rows"]
+    found = json.loads(path.read_text(encoding="utf-8"))
+    rows = found["rows"]
     kept = [row for row in rows if row["test_set"] == test_set]
     if not kept:
         known = sorted({row["test_set"] for row in rows})
         raise ValueError(f"{path}: nothing of test set {test_set!r}; it has {known}")
+    if "lengths" not in found:
+        raise ValueError(
+            f"{path}: expected the errors of each utterance, found none; make the "
+            "report again with this version of espnet_ofa.bin.report"
+        )
     names = {"wer": "WER", "per": "PER", "accuracy": "error"}
     key = next(key for key in names if key in kept[0])
     samples = [
@@ -90,6 +99,7 @@ def read_task(
             row["period_ms"],
             row["macs_per_second"] / 1e9,
             100.0 - row[key] if key == "accuracy" else row[key],
+            tuple(map(int, row["errors"].split())),
         )
         for row in kept
     ]
@@ -102,25 +112,33 @@ def read_task(
         )
         for curve in group_curves(samples)
     ]
-    return Task(name, names[key], curves)
+    lengths = tuple(map(int, found["lengths"][test_set].split()))
+    return Task(name, names[key], curves, lengths)
 
 
-def error_at(curve: Curve, period_ms: float) -> float:
-    """Mean error of a model at a frame period, linear between its measured points.
+def point_at(curve: Curve, period_ms: float) -> Point | None:
+    """A model at a frame period: errors linear between its measured points.
 
     Returns:
-        Percent; NaN outside of the periods that were measured (0.5 ms are forgiven).
+        A point; None outside of the periods that were measured (0.5 ms are forgiven).
     """
     nearest = min(
         curve.points, key=lambda p: abs(p.period_ms - period_ms), default=None
     )
     if nearest is not None and abs(nearest.period_ms - period_ms) <= 0.5:
-        return nearest.wer
+        return nearest
     for low, high in pairwise(curve.points):
         if low.period_ms < period_ms < high.period_ms:
             share = (period_ms - low.period_ms) / (high.period_ms - low.period_ms)
-            return low.wer + share * (high.wer - low.wer)
-    return math.nan
+            pairs = zip(low.errors, high.errors, strict=True)
+            return replace(
+                low,
+                lam=None,
+                period_ms=period_ms,
+                wer=low.wer + share * (high.wer - low.wer),
+                errors=tuple(a + share * (b - a) for a, b in pairs),
+            )
+    return None
 
 
 def _text(point: Point) -> str:
@@ -133,8 +151,14 @@ def _lam(point: Point, digits: str) -> str:
     return "-" if point.lam is None else format(point.lam, digits)
 
 
-def _compare(error: float, other: float) -> str:
-    return "-" if math.isnan(error) else f"{error:.1f} ({error - other:+.1f})"
+def _compare(curve: Curve | None, rival: Point, lengths: Sequence[int]) -> str:
+    """A model at a rival's period, the difference, and how sure that is."""
+    point = None if curve is None else point_at(curve, rival.period_ms)
+    if point is None:
+        return "-"
+    pairs = zip(point.errors, rival.errors, strict=True)
+    low, high = difference_interval([a - b for a, b in pairs], lengths)
+    return f"{point.wer:.1f} ({point.wer - rival.wer:+.1f}, {low:+.1f} to {high:+.1f})"
 
 
 def rivals_table(tasks: Sequence[Task], models: Sequence[str]) -> str:
@@ -153,12 +177,7 @@ def rivals_table(tasks: Sequence[Task], models: Sequence[str]) -> str:
         for rival in task.curves:
             if rival.fixed:
                 point = rival.points[0]
-                cells = [
-                    "-"
-                    if curve is None
-                    else _compare(error_at(curve, point.period_ms), point.wer)
-                    for curve in curves
-                ]
+                cells = [_compare(curve, point, task.lengths) for curve in curves]
                 period = f"{point.period_ms:.1f}"
                 name = f"{task.name}, {task.metric} (%)"
                 body.append([name, rival.system, period, _text(point), *cells])
@@ -243,9 +262,11 @@ def write_comparison(
             raise ValueError(f"no task has a system {model!r}; there are {known}")
     picture = plot_tasks(tasks, Path(out, "comparison.png"))
     about = (
-        "Differences are to the system of one frame period; of a model between its "
-        "measured points, they are linear. The best lambda of a grid is the best on "
-        "the test set itself, which flatters it beside one that was learned."
+        "In brackets: the difference to the system of one frame period (of a model "
+        "between its measured points, linear), and where 95 % of it lie when the "
+        "utterances of the test set are drawn again, with replacement (Bisani and Ney, "
+        "2004). That says nothing of other seeds. The best lambda of a grid is the best "
+        "on the test set itself, which flatters it beside one that was learned."
     )
     about = "\n\n".join(filter(None, [about, *map(seeds_note, tasks)]))
     parts = [rivals_table(tasks, models), learned_table(tasks, models)]

@@ -27,6 +27,7 @@ class Sample:
     period_ms: float
     gmacs: float
     error: float
+    errors: tuple[float, ...] = ()  # of each utterance
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,7 @@ class Point:
         wer: errors in percent.
         low, high: smallest and largest of the seeds; the same where there is one run.
         seeds: of the runs that have one, in order.
+        errors: of each utterance, where the runs have them.
     """
 
     lam: float | None
@@ -49,6 +51,7 @@ class Point:
     low: float
     high: float
     seeds: tuple[str, ...] = ()
+    errors: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -80,6 +83,7 @@ def _average(samples: Sequence[Sample]) -> Point:
         min(errors),
         max(errors),
         tuple(sorted(seed for seed in seeds if seed is not None)),
+        tuple(map(fmean, zip(*(sample.errors for sample in samples), strict=True))),
     )
 
 

@@ -9,7 +9,7 @@ scoring.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -29,6 +29,8 @@ class Score:
         tokens: words (characters, phones) in the references.
         correct, substitutions, deletions, insertions: tokens.
         wrong_sentences: utterances with at least one error.
+        errors, lengths: of each utterance, by its name: errors, and tokens of the
+            reference.
     """
 
     sentences: int
@@ -38,6 +40,8 @@ class Score:
     deletions: int
     insertions: int
     wrong_sentences: int
+    errors: tuple[int, ...] = ()
+    lengths: tuple[int, ...] = ()
 
     def _share(self, count: int) -> float:
         return 100.0 * count / self.tokens if self.tokens else float("nan")
@@ -60,10 +64,6 @@ class Score:
             self.error_rate,
             self.sentence_error_rate,
         )
-
-    def as_dict(self) -> dict[str, float]:
-        """Counts and the error rate, for JSON."""
-        return {**asdict(self), "error_rate": self.error_rate}
 
 
 def read_text(path: str | Path) -> dict[str, str]:
@@ -143,7 +143,7 @@ def score(refs: dict[str, str], hyps: dict[str, str], unit: Unit = "wer") -> Sco
     check_same_utterances(refs, hyps, "hypotheses")
     keys = sorted(refs)
     out = _align(unit, [refs[key] for key in keys], [hyps[key] for key in keys])
-    wrong = sum(any(c.type != "equal" for c in chunks) for chunks in out.alignments)
+    errors = tuple(sum(map(_errors, chunks)) for chunks in out.alignments)
     return Score(
         sentences=len(keys),
         tokens=out.hits + out.substitutions + out.deletions,
@@ -151,8 +151,18 @@ def score(refs: dict[str, str], hyps: dict[str, str], unit: Unit = "wer") -> Sco
         substitutions=out.substitutions,
         deletions=out.deletions,
         insertions=out.insertions,
-        wrong_sentences=wrong,
+        wrong_sentences=sum(map(bool, errors)),
+        errors=errors,
+        lengths=tuple(map(len, out.references)),
     )
+
+
+def _errors(chunk) -> int:
+    """Of a chunk of an alignment: tokens that are not equal, on the longer side."""
+    if chunk.type == "equal":
+        return 0
+    reference = chunk.ref_end_idx - chunk.ref_start_idx
+    return max(reference, chunk.hyp_end_idx - chunk.hyp_start_idx)
 
 
 def result_text(

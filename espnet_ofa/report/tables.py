@@ -245,6 +245,9 @@ def write_data(
 ) -> None:
     """Write ``report.csv`` and ``report.json`` into ``out``.
 
+    The latter has the errors of each utterance too, by its name, and ``lengths``, the
+    tokens of its reference.
+
     Args:
         out: folder.
         rows: what to write, one record each.
@@ -261,8 +264,16 @@ def write_data(
     writer.writeheader()
     writer.writerows(records)
     write_text(out / "report.csv", sheet.getvalue())
-    content = {"environment": dict(environment), "rows": records}
+    lengths = {row.stats.test_set: _numbers(row.score.lengths) for row in rows}
+    for found, row in zip(records, rows, strict=True):
+        found["errors"] = _numbers(row.score.errors)
+    content = {"environment": dict(environment), "lengths": lengths, "rows": records}
     write_text(out / "report.json", json.dumps(content, indent=2) + "\n")
+
+
+def _numbers(values: Sequence[int]) -> str:
+    """On one line of JSON, for readers."""
+    return " ".join(map(str, values))
 
 
 def update_readme(path: str | Path, results: str) -> Path:

@@ -105,7 +105,7 @@ def packed_files(folder: str | Path) -> list[str]:
         if not (folder / name).is_file():
             raise FileNotFoundError(
                 f"{folder}: expected a packed folder, found no {name}; pack first "
-                "(recipe stage 14)"
+                "(recipe stage 14; of cls.sh 7)"
             )
     names = sorted({*read_checksums(folder), *NOT_LISTED})
     parts = {p for name in names for p in (Path(name), *Path(name).parents) if p.name}

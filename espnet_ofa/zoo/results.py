@@ -52,7 +52,7 @@ def own_rows(
                 f"{folder}: results of {stats.setup.get('model', 'an unnamed model')} "
                 f"with {_sum(stats.model_sha256)}, not of {checkpoint} with "
                 f"{_sum(checksum)}; {_LEFT_OUT}. Remove that folder and decode again "
-                "(stage 13) to have them on it"
+                "(stage 13; of cls.sh 6) to have them on it"
             )
             return False
         if more := [str(stats.setup[k]) for k in stats.setup if k.endswith("_file")]:

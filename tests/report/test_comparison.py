@@ -1,19 +1,32 @@
 """Several tasks in one figure and one table."""
 
 import json
-import math
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from espnet_ofa.bin import compare
-from espnet_ofa.report.comparison import error_at, read_task
+from espnet_ofa.report.bootstrap import difference_interval
+from espnet_ofa.report.comparison import point_at, read_task
+
+UTTERANCES = 8  # all of them alike
 
 
 def record(system, period, error, lam=None, *, adaptive=False, metric="wer"):
     row = {"system": system, "test_set": "test", "lambda": lam, "adaptive": adaptive}
     row |= {"squeeze": None, "period_ms": period, "macs_per_second": 2e9 / period}
+    wrong = 100 - error if metric == "accuracy" else error
+    row["errors"] = " ".join([str(int(2 * wrong))] * UTTERANCES)
     return {**row, metric: error}
+
+
+def write(folder, rows):
+    folder.mkdir()
+    lengths = {"test": " ".join(["200"] * UTTERANCES)}
+    text = json.dumps({"rows": rows, "lengths": lengths})
+    (folder / "report.json").write_text(text)
+    return folder
 
 
 @pytest.fixture
@@ -31,10 +44,7 @@ def asr(tmp_path):
         record("ofa_at_0.857@0", 60.0, 19.0, 0.857),
         record("learned", 31.0, 10.5, 0.46, adaptive=True),
     ]
-    folder = tmp_path / "asr"
-    folder.mkdir()
-    (folder / "report.json").write_text(json.dumps({"rows": rows}))
-    return folder
+    return write(tmp_path / "asr", rows)
 
 
 @pytest.fixture
@@ -43,10 +53,7 @@ def words(tmp_path):
         record("ofa", 20.0, 90.0, 0.0, metric="accuracy"),
         record("none", 20.0, 92.0, metric="accuracy"),
     ]
-    folder = tmp_path / "words"
-    folder.mkdir()
-    (folder / "report.json").write_text(json.dumps({"rows": rows}))
-    return folder
+    return write(tmp_path / "words", rows)
 
 
 def lines(text, start):
@@ -59,10 +66,15 @@ def test_errors_between_points_and_beyond(asr):
     curve = task.curve("ofa")
     assert curve is not None
     close = (replace(curve.points[0], period_ms=20.6, wer=99.0), *curve.points)
-    assert error_at(replace(curve, points=close), 20.2) == pytest.approx(11.0)
-    assert error_at(curve, 20.3) == pytest.approx(11.0)
-    assert error_at(curve, 40.0) == pytest.approx(16.5)
-    assert math.isnan(error_at(curve, 100.0))
+    for points, period, error in (
+        (close, 20.2, 11.0),
+        (curve.points, 20.3, 11.0),
+        (curve.points, 40.0, 16.5),
+    ):
+        point = point_at(replace(curve, points=points), period)
+        assert point is not None and point.wer == pytest.approx(error)
+        assert point.errors == pytest.approx([2 * error] * UTTERANCES)
+    assert point_at(curve, 100.0) is None
 
 
 def test_tables_and_figure(asr, words, tmp_path, capsys):
@@ -74,15 +86,21 @@ def test_tables_and_figure(asr, words, tmp_path, capsys):
     rivals = [line for line in lines(text, "ASR") if len(line) == 5]
     names = ["none", "mean2", "mean5", "cif", "ofa_at_0", "ofa_at_0.857"]
     assert [line[1] for line in rivals] == names
-    errors = ["11.0 (-1.5)", "16.5 (+1.5)", "-", "17.9 (+1.9)", "11.0 (+2.0)"]
-    assert [line[4] for line in rivals] == [*errors, "22.0 (+3.0)"]
+    assert [line[4] for line in rivals] == [  # alike, so that any draw is the same
+        "11.0 (-1.5, -1.5 to -1.5)",
+        "16.5 (+1.5, +1.5 to +1.5)",
+        "-",
+        "17.9 (+1.9, +1.9 to +1.9)",
+        "11.0 (+2.0, +2.0 to +2.0)",
+        "22.0 (+3.0, +3.0 to +3.0)",
+    ]
     (learned,) = [line for line in lines(text, "ASR") if len(line) == 8]
     assert learned[1:] == [
         *("learned", "0.460", "31.0", "10.5"),
         *("0", "20.0", "11.0 (10.0 to 12.0)"),
     ]
     (word,) = lines(text, "keywords, error")
-    assert word[3:] == ["8.0", "10.0 (+2.0)"]
+    assert word[3:] == ["8.0", "10.0 (+2.0, +2.0 to +2.0)"]
     assert (out / "comparison.png").read_bytes().startswith(b"\x89PNG")
     assert "the best on the test set itself" in text
     seeds = "ASR: means are not over the same seeds. ofa: 0, 1; none, mean2, mean5, cif"
@@ -96,7 +114,7 @@ def test_a_model_may_be_several_systems_and_one_of_a_fixed_rate(asr, tmp_path, c
     text = capsys.readouterr().out
     rivals = [line for line in lines(text, "ASR") if len(line) == 7]
     assert [line[1] for line in rivals] == ["mean2", "mean5", "cif"]
-    assert rivals[0][5] == "14.0 (-1.0)"  # between the points of ofa_at
+    assert rivals[0][5] == "14.0 (-1.0, -1.0 to -1.0)"  # between the points of ofa_at
     (learned,) = [line for line in lines(text, "ASR") if len(line) == 8]
     assert learned[5:] == ["0", "20.0", "9.0"]
     compare.main([*options, "--models", "none"])  # which has no lambda
@@ -116,3 +134,30 @@ def test_errors_are_named(asr, tmp_path):
         run("--tasks", f"ASR={asr}:dev")
     with pytest.raises(ValueError, match="no task has a system 'sew'"):
         run("--tasks", f"ASR={asr}:test", "--models", "sew")
+    report = json.loads((asr / "report.json").read_text())
+    (asr / "report.json").write_text(json.dumps({"rows": report["rows"]}))
+    with pytest.raises(ValueError, match=r"errors of each utterance.*report again"):
+        run("--tasks", f"ASR={asr}:test")
+
+
+def test_intervals_are_those_of_theory():
+    """Of a share p of n utterances, normal for large n."""
+    rng = np.random.default_rng(1)
+    n, p = 4000, 0.1
+    differences = (rng.random(n) < p).astype(int)
+    low, high = difference_interval(differences.tolist(), [1] * n)
+    mean = 100 * differences.mean()
+    sigma = 100 * differences.std() / n**0.5
+    expected = mean - 1.96 * sigma, mean + 1.96 * sigma
+    assert (low, high) == pytest.approx(expected, abs=0.05 * sigma * 1.96)
+    # Paired: what both get wrong, and how long utterances are, cancels.
+    assert difference_interval([0] * 5, [1, 2, 3, 4, 500]) == (0.0, 0.0)
+    low, high = difference_interval([1, 2, 3], [10, 20, 30])
+    assert (low, high) == pytest.approx((10.0, 10.0))
+
+
+def test_intervals_of_nothing():
+    with pytest.raises(ValueError, match="found 1 for 2 of 7 tokens"):
+        difference_interval([1], [3, 4])
+    with pytest.raises(ValueError, match="found 0 for 0 of 0 tokens"):
+        difference_interval([], [])

@@ -19,7 +19,7 @@ HYPS = {"u1": "the cat sat", "u2": "in mat", "u3": "yes yes"}
 def test_words_by_hand():
     found = score(REFS, HYPS)
     # u2: on -> in, the deleted; u3: one yes too many. 7 words in all.
-    assert found == Score(3, 7, 5, 1, 1, 1, 2)
+    assert found == Score(3, 7, 5, 1, 1, 1, 2, (0, 2, 1), (3, 3, 1))
     assert found.error_rate == pytest.approx(100 * 3 / 7)
     expected = [500 / 7, 100 / 7, 100 / 7, 100 / 7, 300 / 7, 200 / 3]
     assert found.percentages() == pytest.approx(expected)
