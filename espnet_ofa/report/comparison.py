@@ -265,8 +265,8 @@ def write_comparison(
         "In brackets: the difference to the system of one frame period (of a model "
         "between its measured points, linear), and where 95 % of it lie when the "
         "utterances of the test set are drawn again, with replacement (Bisani and Ney, "
-        "2004). That says nothing of other seeds. The best lambda of a grid is the best "
-        "on the test set itself, which flatters it beside one that was learned."
+        "2004). That says nothing of other seeds. The best lambda of a grid is "
+        "the best on the test set itself, which flatters it beside a learned one."
     )
     about = "\n\n".join(filter(None, [about, *map(seeds_note, tasks)]))
     parts = [rivals_table(tasks, models), learned_table(tasks, models)]
