@@ -27,10 +27,18 @@ Count = TypeVar("Count", int, Tensor)
 
 
 def parse_rate(fs: int | str) -> int:
-    """Sampling rate in Hz from ESPnet's ways to write it (16000, "16k")."""
-    if isinstance(fs, str) and fs.lower().endswith("k"):
-        return round(float(fs[:-1]) * 1000)
-    return int(fs)
+    """Sampling rate in Hz from ESPnet's ways to write it (16000, "16k").
+
+    Raises:
+        ValueError: no rate at all.
+    """
+    text = str(fs).lower()
+    try:
+        return round(float(text.removesuffix("k")) * (1000 if "k" in text else 1))
+    except ValueError as error:
+        raise ValueError(
+            f"fs: expected a sampling rate, like 16000 or 16k; found {fs!r}"
+        ) from error
 
 
 def frame_lengths(samples: Count) -> Count:

@@ -116,7 +116,7 @@ def cls_use(rows: Sequence[Row], learned: bool, has_lam: bool) -> str:
     """How to classify in Python.
 
     Args:
-        rows: results, which say at which lambda it did best.
+        rows: results, which say at which lambda or squeeze it did best.
         learned: training settled lambda.
         has_lam: there is one.
     """
@@ -124,14 +124,21 @@ def cls_use(rows: Sequence[Row], learned: bool, has_lam: bool) -> str:
     own = learned if best is None else best.adaptive
     lam = None if own or not has_lam else 0.5 if best is None else best.lam
     argument = "" if lam is None else f", lam={lam!r}"
+    squeeze = None if best is None else best.squeeze
+    imports, sets = [], []
+    if squeeze is not None:
+        imports.append("from espnet_ofa import set_squeeze")
+        sets.append(f'set_squeeze(classifier.classification_model, "{squeeze}")')
     return "\n\n".join(
         [
             shell('pip install "espnet_ofa[espnet]" torcheval'),
             python(
                 "import soundfile",
+                *imports,
                 "from espnet_ofa.zoo.pull import load_cls",
                 "",
                 f'classifier = load_cls("{REPO}"{argument})',
+                *sets,
                 'speech, rate = soundfile.read("speech.wav")  # 16 kHz, mono',
                 "_, scores, label = classifier(speech)",
                 "print(label)",

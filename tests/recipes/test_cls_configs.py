@@ -175,7 +175,8 @@ def test_a_stochastic_classifier_at_its_squeezes(parse, tmp_path):
 
 def test_systems_without_a_classifier_are_refused():
     assert "--system sandwich is of ASR" in settings("sandwich")
-    assert "--system is ofa, none, mean2" in settings("mean9")
+    for system in ("mean9", "ofa_at_", "cif_at_high"):
+        assert "--system is ofa, none, mean2" in settings(system)
 
 
 def test_a_system_of_a_fixed_rate_as_in_the_readme():

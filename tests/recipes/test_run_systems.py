@@ -27,10 +27,10 @@ def recipe(tmp_path):
         (tmp_path / path).write_text(text)
         (tmp_path / path).chmod(0o755)
 
-    def run(kind, *options, what="systems"):
+    def run(kind, *options, what="systems", where=TEMPLATE):
         link = tmp_path / f"run_{what}.sh"
         link.unlink(missing_ok=True)
-        link.symlink_to(TEMPLATE / f"{kind}_{what}.sh")
+        link.symlink_to(where / f"{kind}_{what}.sh")
         paths = f"{tmp_path / 'bin'}:{os.environ['PATH']}"
         return subprocess.run(
             ["bash", link, *options],
@@ -199,14 +199,38 @@ def test_starts_of_a_learned_lambda(recipe):
     finish(folder, "cls_mine")
     (folder / "exp/cls_mine/valid.acc.ave.pth").touch()
     options = ["--upstream", "up", "--cls_tag", "mine", "--starts", "0.1 0.9"]
-    done = run("cls", *options, what="starts")
+    done = run("cls", *options, "--cls_args", "--max_epoch 1", what="starts")
     assert done.returncode == 0, done.stderr
     first, *_, last = calls(folder)
     assert first["--upstream"] == "up" and first["--inference_lams"] == "own"
     assert first["--cls_config"] == "conf/train_cls_adaptive_price.yaml"
     assert last["--cls_config"] == "conf/train_cls_adaptive.yaml"
     init = "--init_param exp/cls_mine/valid.acc.ave.pth"
-    assert last["--cls_args"] == f"{init} --frontend_conf lam_conf.init=0.9"
-    found = reports(folder)["exp/report_starts"]
+    init += " --frontend_conf lam_conf.init=0.9"
+    assert last["--cls_args"] == f"{init} --max_epoch 1"
+    found = reports(folder)["exp/report_starts_mine"]
     assert found["adaptive@0.9"] == f"exp/cls_{last['--cls_tag']}/classify"
     assert len(found) == 4
+
+
+def test_starts_of_recognisers(recipe):
+    folder, run = recipe
+    options = ["--asr_tag", "c", "--s2s_tag", "j", "--starts", "0.5", "--nj", "1"]
+    where = {"what": "starts", "where": TEMPLATE / "../../synth/ofa1"}
+    finish(folder, "asr_c", "asr_j")
+    (folder / "exp/asr_c/valid.cer_ctc.ave.pth").touch()
+    done = run("run", *options, **where)  # before anything is trained
+    assert done.returncode == 1 and "asr_j/valid.acc.ave.pth is missing" in done.stderr
+    assert not (folder / "calls").exists()
+    (folder / "exp/asr_j/valid.acc.ave.pth").touch()
+    done = run("run", *options, **where)
+    assert done.returncode == 0, done.stderr
+    price, plain, joint = calls(folder)
+    assert price["--asr_config"] == "conf/train_asr_adaptive_price.yaml"
+    assert plain["--inference_config"] == "conf/decode_ctc.yaml"
+    assert joint["--inference_asr_model"] == "valid.acc.ave.pth"
+    assert joint["--asr_args"].startswith("--init_param exp/asr_j/valid.acc.ave.pth ")
+    assert "lam_conf.init=0.5" in joint["--asr_args"] and joint["--nj"] == "1"
+    (found,) = reports(folder).values()
+    assert found["s2s_adaptive@0.5"] == f"exp/asr_{joint['--asr_tag']}/decode_s2s"
+    assert len(found) == 3

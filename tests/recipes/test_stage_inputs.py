@@ -352,6 +352,11 @@ def test_fine_tuning_depends_on_how_text_is_read(recipe):
         assert run("stage_10", **options, overwrite="true").returncode == 0
     write("symbols", "others\n")
     assert "now: symbols" in run("stage_10", **options).stderr
+    options["asr_args"] = "--init_param first.pth"  # a file among the options
+    write("first.pth", "x\n")
+    assert run("stage_10", **options, overwrite="true").returncode == 0
+    write("first.pth", "trained again\n")
+    assert "now: first.pth" in run("stage_10", **options).stderr
 
 
 def test_targets_depend_on_the_weights_behind_them(recipe):

@@ -395,6 +395,7 @@ def test_espnets_default_hubert_has_fairseqs_names(tmp_path, norm_first):
     [
         ({"encoder": "hubert"}, "expected `encoder: torchaudio_hubert or .*'hubert'"),
         ({"frontend_conf": {"fs": "8k"}}, "expected .* 16000 Hz, found 8000 Hz"),
+        ({"frontend_conf": {"fs": "fast"}}, "config.yaml: frontend_conf: fs: .*'fast'"),
         ({"normalize": "global_mvn"}, "`normalize: global_mvn`.*no counterpart"),
     ],
 )

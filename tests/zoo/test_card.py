@@ -13,6 +13,7 @@ from espnet_ofa.report.scoring import Score
 from espnet_ofa.report.stats import DecodeStats
 from espnet_ofa.report.tradeoff import Row
 from espnet_ofa.zoo.card import About, LearnedLam, task_card, upstream_card
+from espnet_ofa.zoo.usage import cls_use
 
 CONFIG = {"frontend_conf": {"fs": "16k"}, "decoder": None, "token_list": ["a", "```"]}
 GREEDY = {"search": "greedy", "device": "a phone"}
@@ -172,6 +173,10 @@ def test_no_lambda_where_there_is_none():
         assert ("--squeeze 2,1,2" in text) == bool(rows)
         assert ('set_squeeze(speech2text.asr_model, "2,1,2")' in text) == bool(rows)
         assert ("import set_squeeze" in text) == bool(rows)
+        text = cls_use(rows, learned=False, has_lam=False)
+        call = 'set_squeeze(classifier.classification_model, "2,1,2")'
+        assert (call in text) == ("import set_squeeze" in text) == bool(rows)
+        assert "lam=" not in text
 
 
 def test_what_espnet_compares_is_told():

@@ -125,8 +125,12 @@ def _of_ssl_task(conf: dict[str, Any]) -> bool:
 
 
 def _check_rate(conf: dict[str, Any], path: Path) -> None:
-    rate = (conf.get("frontend_conf") or {}).get("fs", SAMPLE_RATE)
-    check_sample_rate(parse_rate(rate), str(path))
+    fs = (conf.get("frontend_conf") or {}).get("fs") or SAMPLE_RATE
+    try:
+        rate = parse_rate(fs)
+    except ValueError as error:
+        raise ValueError(f"{path}: frontend_conf: {error}") from error
+    check_sample_rate(rate, str(path))
 
 
 def _bare(state: dict[str, Tensor], prefix: str, checkpoint: Path) -> dict[str, Tensor]:

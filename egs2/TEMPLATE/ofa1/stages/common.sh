@@ -98,6 +98,15 @@ to_do() {
     begin "${dir}" "${wanted}"
 }
 
+files_among() { # OPTIONS: what a checkpoint that training starts from may be, e.g.
+    local word
+    for word in $1; do
+        if [ -f "${word}" ]; then
+            echo "${word}"
+        fi
+    done
+}
+
 # The same for a folder of a model, which holds hours of work: never removed unasked.
 to_train() {
     local dir=$1 wanted

@@ -83,9 +83,9 @@ choose_system() {
             ;;
         sandwich) # ours, each step at lambda 0, at 1 and at a drawn one (Yu and Huang, 2019)
             lambdas=all
-            ssl=" --model_conf sandwich=1.0"
-            asr=" --frontend_conf sandwich=10.0"
-            adaptive_args=" --frontend_conf sandwich=0"
+            ssl=" --model_conf sandwich=1.0 --lam_train uniform_period" # ends are there anyway
+            asr=" --frontend_conf sandwich=10.0 --frontend_conf lam_train=uniform_period"
+            adaptive_args=" --frontend_conf sandwich=0 --frontend_conf lam_train=null"
             ;;
         *) usage_error "--system is ofa, none, mean2 to mean5, conv2 to conv5, cif," \
             "cif_at_LAMBDA, sew, stochastic, squeeze or atome; or ours trained otherwise:" \
