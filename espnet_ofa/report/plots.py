@@ -128,14 +128,14 @@ def group_curves(samples: Iterable[Sample]) -> list[Curve]:
     return curves
 
 
-def _label(axes, text: str, x: float, y: float) -> None:
-    """Small text above and to the right of a point, readable on top of lines."""
+def _label(axes, text: str, x: float, y: float, *, below: bool) -> None:
+    """Small text to the right of a point, readable on top of lines."""
     from matplotlib.patheffects import withStroke
 
     axes.annotate(
         text,
         (x, y),
-        xytext=(5, 6),
+        xytext=(5, -12 if below else 6),
         textcoords="offset points",
         fontsize=8,
         color="0.3",
@@ -187,10 +187,12 @@ def draw_panel(axes, curves: Sequence[Curve], styles: Styles, name: str) -> None
                 )
                 if point.low < point.high:
                     axes.vlines(at, point.low, point.high, color=color, lw=1, zorder=1)
+                # Out of the way of the curve's, which are above it.
                 if curve.fixed:
-                    _label(axes, curve.system, at, point.wer)
+                    _label(axes, curve.system, at, point.wer, below=True)
                 elif point.lam is not None:
-                    _label(axes, f"{point.lam:.2g}", at, point.wer)
+                    learned = point in curve.adaptive
+                    _label(axes, f"{point.lam:.2g}", at, point.wer, below=learned)
     axes.grid(color="0.9", lw=0.8)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
