@@ -9,6 +9,7 @@ import shlex
 import signal
 import subprocess
 import sys
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 
@@ -25,12 +26,13 @@ def run_one(request, number):
         out.write(jobs.header(shlex.join(command)))
         out.flush()
         try:
-            process = subprocess.Popen(command, stdout=out, stderr=out)
+            with STARTING:
+                process = subprocess.Popen(command, stdout=out, stderr=out)
+                RUNNING.append(process)
         except OSError as error:
             out.write(f"{error}\n")
             status = 127
         else:
-            RUNNING.append(process)
             status = process.wait()
         seconds = time.monotonic() - started
         out.write(f"# Ended with status {status} after {seconds:.0f} s\n")
@@ -39,13 +41,15 @@ def run_one(request, number):
 
 def stop(*_):
     """Take the jobs along when this program is ended."""
-    for process in RUNNING:
-        if process.poll() is None:
-            process.terminate()
-    os._exit(143)
+    with STARTING:  # no job is missed, and none begins any more
+        for process in RUNNING:
+            if process.poll() is None:
+                process.terminate()
+        os._exit(143)
 
 
 RUNNING = []
+STARTING = threading.Lock()
 
 
 def main():
