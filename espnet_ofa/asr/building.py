@@ -19,7 +19,7 @@ from pathlib import Path
 import torch
 
 from espnet_ofa.upstream.checkpoint import refuse_misfit
-from espnet_ofa.upstream.extractor import SAMPLE_RATE, parse_rate
+from espnet_ofa.upstream.extractor import frontend_rate
 
 logger = logging.getLogger(__name__)
 
@@ -203,9 +203,7 @@ def _frontend_ms(role: str, args: Namespace) -> float | None:
     frontend = (_locals_of("build_model") or {}).get("frontend")
     if frontend is None or before not in (None, "linear"):
         return None
-    fs = parse_rate(
-        (getattr(args, "frontend_conf", None) or {}).get("fs") or SAMPLE_RATE
-    )
+    fs = frontend_rate(getattr(args, "frontend_conf", None))
     training = frontend.training
     frontend.eval()
     with torch.no_grad(), torch.random.fork_rng(devices=[]):

@@ -26,7 +26,7 @@ from espnet_ofa.report.scoring import read_text
 from espnet_ofa.report.stats import DecodeStats
 from espnet_ofa.upstream.audio import check_sounds
 from espnet_ofa.upstream.checkpoint import check_fit
-from espnet_ofa.upstream.extractor import parse_rate
+from espnet_ofa.upstream.extractor import frontend_rate
 from espnet_ofa.upstream.importers.source import read_weights
 
 MACS_UTTERANCES = 8  # MACs are counted on that many, spread over the test set
@@ -112,8 +112,8 @@ class Decoder:
         self.use_lam = LamKnob(self.model).use
         self.use_squeeze = SqueezeKnob(self.model).use
         train_args = self.speech2text.asr_train_args
-        rate = (getattr(train_args, "frontend_conf", None) or {}).get("fs", 16000)
-        self.sample_rate = parse_rate(rate)
+        conf = getattr(train_args, "frontend_conf", None)
+        self.sample_rate = frontend_rate(conf)
         self.phones = train_args.token_type == "phn"
         self.preprocess = ASRTask.build_preprocess_fn(train_args, False)
         self.collate = ASRTask.build_collate_fn(train_args, False)

@@ -7,7 +7,7 @@ import argparse
 from espnet2.tasks.abs_task import AbsTask
 
 from espnet_ofa.upstream.audio import check_sounds
-from espnet_ofa.upstream.extractor import SAMPLE_RATE, parse_rate
+from espnet_ofa.upstream.extractor import frontend_rate
 
 
 class AudioTask(AbsTask):
@@ -21,8 +21,7 @@ class AudioTask(AbsTask):
             FileNotFoundError, ValueError: audio of another rate than ``frontend_conf:
                 fs`` (16 kHz by default), or none, by file name.
         """
-        conf = getattr(args, "frontend_conf", None) or {}
-        rate = parse_rate(conf.get("fs") or SAMPLE_RATE)
+        rate = frontend_rate(getattr(args, "frontend_conf", None))
         for which in ("train", "valid"):
             data = getattr(args, f"{which}_data_path_and_name_and_type")
             check_sounds(data or (), rate)

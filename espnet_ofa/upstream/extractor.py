@@ -7,8 +7,8 @@ receptive field), so targets and segments fit either of them.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import TypeVar
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -39,6 +39,11 @@ def parse_rate(fs: int | str) -> int:
         raise ValueError(
             f"fs: expected a sampling rate, like 16000 or 16k; found {fs!r}"
         ) from error
+
+
+def frontend_rate(conf: Mapping[str, Any] | None) -> int:
+    """Sampling rate in Hz that a ``frontend_conf`` of ESPnet says; ours without one."""
+    return parse_rate((conf or {}).get("fs") or SAMPLE_RATE)
 
 
 def frame_lengths(samples: Count) -> Count:

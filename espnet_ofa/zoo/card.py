@@ -15,7 +15,7 @@ from huggingface_hub import EvalResult, ModelCardData
 from espnet_ofa.report.accuracy import accuracy_table
 from espnet_ofa.report.tables import lambda_table, ssl_section
 from espnet_ofa.report.tradeoff import Row
-from espnet_ofa.upstream.extractor import SAMPLE_RATE, parse_rate
+from espnet_ofa.upstream.extractor import frontend_rate
 from espnet_ofa.zoo.fetches import find_fetches
 from espnet_ofa.zoo.licenses import LICENSES
 from espnet_ofa.zoo.usage import REPO, asr_use, cls_use, python, shell
@@ -328,7 +328,7 @@ def _training(version: object, parameters: int, about: About) -> str:
 
 
 def _limits(config: Mapping[str, Any], rows: Sequence[Row], about: About) -> list[str]:
-    rate = parse_rate((config.get("frontend_conf") or {}).get("fs") or SAMPLE_RATE)
+    rate = frontend_rate(config.get("frontend_conf"))
     limits = [
         f"Not self-contained: loading it makes `{part}` of the config below fetch a "
         "model from elsewhere, in its own way."

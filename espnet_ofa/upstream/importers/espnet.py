@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 from torch import Tensor
 
-from espnet_ofa.upstream.extractor import SAMPLE_RATE, parse_rate
+from espnet_ofa.upstream.extractor import frontend_rate
 from espnet_ofa.upstream.importers.fairseq import check_options, renamed
 from espnet_ofa.upstream.importers.source import (
     Source,
@@ -125,9 +125,8 @@ def _of_ssl_task(conf: dict[str, Any]) -> bool:
 
 
 def _check_rate(conf: dict[str, Any], path: Path) -> None:
-    fs = (conf.get("frontend_conf") or {}).get("fs") or SAMPLE_RATE
     try:
-        rate = parse_rate(fs)
+        rate = frontend_rate(conf.get("frontend_conf"))
     except ValueError as error:
         raise ValueError(f"{path}: frontend_conf: {error}") from error
     check_sample_rate(rate, str(path))

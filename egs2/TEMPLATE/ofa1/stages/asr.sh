@@ -150,7 +150,7 @@ fine_tune() {
     inputs=("${config}" "args=${asr_args}" "upstream=${upstream}" "${token_list}"
         "${asr_stats_dir}"/{train,valid}/{speech_shape,text_shape."${token_type}"}
         "${asr_train}/text")
-    mapfile -t -O ${#inputs[@]} inputs < <(text_inputs && files_among "${asr_args}")
+    mapfile -t -O ${#inputs[@]} inputs < <(text_inputs)
     if [ -f "${upstream}/model.safetensors" ]; then
         inputs+=("${upstream}/model.safetensors")
     fi

@@ -53,7 +53,6 @@ train_classifier() {
     inputs=("${config}" "args=${cls_args} $*" "upstream=${upstream}" "${token_list}"
         "${cls_stats_dir}"/{train,valid}/speech_shape
         "${train_dump}/text" "${valid_dump}/text")
-    mapfile -t -O ${#inputs[@]} inputs < <(files_among "${cls_args} $*")
     for file in "${upstream}" "${upstream}"/{config.yaml,model.safetensors}; do
         if [ -f "${file}" ]; then
             inputs+=("${file}")

@@ -11,16 +11,23 @@ die() {
     exit 1
 }
 
-# What a result depends on, one line per option (name=value) or file. Files count by
-# content, so that one made anew with the same content changes nothing. cksum, because
-# POSIX has it and nobody forges these files.
+# What a result depends on, one line per option (name=value) or file, and per file among
+# the words of args=. Files count by content, so that one made anew with the same content
+# changes nothing. cksum, because POSIX has it and nobody forges these files.
 describe() {
-    local item
+    local item word
     for item in "$@"; do
         if [ -f "${item}" ]; then
             echo "${item} $(cksum <"${item}" | cut -d' ' -f1,2)"
-        else
-            echo "${item}"
+            continue
+        fi
+        echo "${item}"
+        if [[ ${item} == args=* ]]; then
+            for word in ${item#args=}; do # such as a checkpoint to start from
+                if [ -f "${word}" ]; then
+                    describe "${word}"
+                fi
+            done
         fi
     done
 }
@@ -96,15 +103,6 @@ to_do() {
         empty "${dir}"
     fi
     begin "${dir}" "${wanted}"
-}
-
-files_among() { # OPTIONS: what a checkpoint that training starts from may be, e.g.
-    local word
-    for word in $1; do
-        if [ -f "${word}" ]; then
-            echo "${word}"
-        fi
-    done
 }
 
 # The same for a folder of a model, which holds hours of work: never removed unasked.
