@@ -151,7 +151,7 @@ class Bucketed:
         out = CompressorOutput(
             cif.units, cif.lengths, cif.durations, weights=weights, lam=lam
         )
-        out = self.upstream._cut(out, lengths)
+        out = self.upstream.in_chunks(out, lengths)
         encoded = self.upstream.encode_units(out, num_layers, wait=False)
         return torch.stack(encoded.states), *cif[1:]
 

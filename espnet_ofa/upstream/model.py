@@ -278,9 +278,9 @@ class OFAUpstream(nn.Module):
             out = self.compressor(frames, lengths, lam, num_units)
         else:
             out = self.compressor(frames, lengths, num_units=num_units)
-        return self._cut(out, lengths)
+        return self.in_chunks(out, lengths)
 
-    def _cut(self, out: CompressorOutput, lengths: Tensor) -> CompressorOutput:
+    def in_chunks(self, out: CompressorOutput, lengths: Tensor) -> CompressorOutput:
         """Say which chunk each unit is in, where there are chunks."""
         if self.chunk is None:
             return out
@@ -299,7 +299,7 @@ class OFAUpstream(nn.Module):
         """
         durations = valid_mask(lengths, units.shape[1]).float()
         out = CompressorOutput(units, lengths, durations, lam=0.0)
-        return self.encode_units(self._cut(out, lengths), num_layers).copied()
+        return self.encode_units(self.in_chunks(out, lengths), num_layers).copied()
 
     def encode_units(
         self,

@@ -73,6 +73,9 @@ def fold_weight_norm(module: nn.Module) -> None:
     """Compute normalised weights once instead of at every call, in place."""
     for part in module.modules():
         if parametrize.is_parametrized(part, "weight"):
+            # The property to remove is the class's, which a deep copy shares.
+            kind = type(part)
+            part.__class__ = type(kind.__name__, kind.__bases__, dict(vars(kind)))
             parametrize.remove_parametrizations(part, "weight")
 
 

@@ -1,5 +1,7 @@
 """An optimised upstream makes the same units; its states differ as much as stated."""
 
+import copy
+
 import pytest
 import torch
 from torch import nn
@@ -146,6 +148,14 @@ def test_int8_survives_vectors_and_channels_of_zeros():
         linear.weight[1].zero_()
     out = Int8Linear(linear)(torch.zeros(3, 8))
     torch.testing.assert_close(out, linear.bias.expand(3, 4))
+
+
+def test_what_was_copied_before_still_runs():
+    upstream, audio_ = make(CONV), audio()
+    before = upstream(*audio_, 0.6)
+    copy.deepcopy(upstream).optimize("cpu", "bf16")
+    after = upstream(*audio_, 0.6)
+    assert torch.equal(after.hidden_states[-1], before.hidden_states[-1])
 
 
 def test_an_optimised_upstream_is_for_inference_only(tmp_path):
