@@ -86,16 +86,14 @@ def test_there_are_configs():
 
 @pytest.fixture(scope="module")
 def encoders(tmp_path_factory):
-    """What to distil from or to go on from: as HuBERT base but narrow, and tiny."""
+    """What to distil from or to go on from: like HuBERT base, like synth's, tiny."""
     folder = tmp_path_factory.mktemp("encoders")
-    tiny = yaml.safe_load(
-        (ROOT / "egs2/synth/ofa1/conf/tiny/train_ssl.yaml").read_text()
-    )
-    shapes = {
-        "base": {"compressor": "none", "ff_dim": 64},
-        "tiny": tiny["upstream_conf"],
-    }
+    shapes = {"base": {"compressor": "none"}}
+    for name, config in (("small", "train_ssl.yaml"), ("tiny", "tiny/train_ssl.yaml")):
+        conf = yaml.safe_load((ROOT / "egs2/synth/ofa1/conf" / config).read_text())
+        shapes[name] = conf["upstream_conf"]
     for name, conf in shapes.items():
+        conf["ff_dim"] = 64
         OFAUpstream(UpstreamConfig.from_dict(conf)).save_pretrained(folder / name)
     return folder
 
@@ -105,7 +103,8 @@ def test_ssl_config(config, encoders):
     options = ["--config", str(config)]
     goes_on, distils = "continue" in config.name, "distill" in config.name
     if goes_on or distils:
-        name = config.parent.name if config.parent.name == "tiny" else "base"
+        name = "small" if "synth" in config.parts else "base"
+        name = "tiny" if config.parent.name == "tiny" else name
         options += ["--upstream" if goes_on else "--teacher", str(encoders / name)]
         options += ["--upstream_conf", "ff_dim=64"]
     args = OFASSLTask.get_parser().parse_args(options)
