@@ -86,14 +86,14 @@ def test_there_are_configs():
 
 @pytest.fixture(scope="module")
 def encoders(tmp_path_factory):
-    """What to distil from or to go on from: like HuBERT base, like synth's, tiny."""
+    """What to distil from or to go on from, of 20 ms: as HuBERT base, synth's, tiny."""
     folder = tmp_path_factory.mktemp("encoders")
-    shapes = {"base": {"compressor": "none"}}
+    shapes: dict = {"base": {}}
     for name, config in (("small", "train_ssl.yaml"), ("tiny", "tiny/train_ssl.yaml")):
         conf = yaml.safe_load((ROOT / "egs2/synth/ofa1/conf" / config).read_text())
         shapes[name] = conf["upstream_conf"]
     for name, conf in shapes.items():
-        conf["ff_dim"] = 64
+        conf |= {"ff_dim": 64, "compressor": "none", "compressor_conf": {}}
         OFAUpstream(UpstreamConfig.from_dict(conf)).save_pretrained(folder / name)
     return folder
 

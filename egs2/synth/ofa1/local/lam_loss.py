@@ -69,7 +69,7 @@ def main() -> None:
     parser.add_argument("exp", type=Path)
     parser.add_argument("data", type=Path, help="with wav.scp (audio files) and text")
     parser.add_argument("--checkpoint", default="valid.cer_ctc.ave.pth")
-    parser.add_argument("--utterances", type=int, help="so many, evenly spread; else all")
+    parser.add_argument("--utterances", type=int, help="evenly spread; default: all")
     args = parser.parse_args()
     register()
     from espnet2.tasks.asr import ASRTask
@@ -81,8 +81,9 @@ def main() -> None:
     prepare: Any = ASRTask.build_preprocess_fn(conf, False)
     wavs, texts = read_text(args.data / "wav.scp"), read_text(args.data / "text")
     keys = sorted(wavs)
+    count = min(args.utterances or len(keys), len(keys))
     data = []
-    for key in keys[:: max(len(keys) // (args.utterances or len(keys)), 1)]:
+    for key in (keys[i * len(keys) // count] for i in range(count)):
         speech = soundfile.read(wavs[key], dtype="float32")[0]
         data.append(prepare(key, {"speech": speech, "text": texts[key]}))
     data.sort(key=lambda x: len(x["speech"]))
