@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -74,8 +74,9 @@ def fold_weight_norm(module: nn.Module) -> None:
     for part in module.modules():
         if parametrize.is_parametrized(part, "weight"):
             # The property to remove is the class's, which a deep copy shares.
-            kind = type(part)
-            part.__class__ = type(kind.__name__, kind.__bases__, dict(vars(kind)))
+            shared = type(part)
+            own: Any = type(shared.__name__, shared.__bases__, dict(vars(shared)))
+            part.__class__ = own
             parametrize.remove_parametrizations(part, "weight")
 
 
