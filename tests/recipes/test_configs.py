@@ -103,8 +103,8 @@ def test_ssl_config(config, encoders):
     options = ["--config", str(config)]
     goes_on, distils = "continue" in config.name, "distill" in config.name
     if goes_on or distils:
-        name = "small" if "synth" in config.parts else "base"
-        name = "tiny" if config.parent.name == "tiny" else name
+        own_size = "small" if "synth" in config.parts else "base"
+        name = "tiny" if config.parent.name == "tiny" else own_size
         options += ["--upstream" if goes_on else "--teacher", str(encoders / name)]
         options += ["--upstream_conf", "ff_dim=64"]
     args = OFASSLTask.get_parser().parse_args(options)
