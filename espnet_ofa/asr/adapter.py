@@ -67,6 +67,7 @@ class Adapter(nn.Module):
     frame_ms: float
     policy: LamPolicy
     sandwich: float = 0.0  # of the frontend only
+    alone: bool = False  # nothing but lambda learns
 
     def _setup(
         self,
@@ -88,6 +89,14 @@ class Adapter(nn.Module):
         ]
         check_package()
         policy = self.policy
+        self.alone = policy.learnable is not None and policy.learnable.alone
+        if self.alone:
+            wanted.append("lam_conf.alone")
+            if guidance:
+                raise ValueError(
+                    f"{self.role}: ofa: guidance trains alpha, but with lam_conf: "
+                    "{alone: true} only lambda learns; set guidance: 0"
+                )
         policy.used = compressor.uses_lam
         training = building_args() is not None and not loading_checkpoint()
         if not isinstance(compressor, CIFCompressor):

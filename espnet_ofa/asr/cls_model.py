@@ -11,7 +11,7 @@ from torch import Tensor
 
 from espnet_ofa.asr.adapter import Adapter, only_adapter
 from espnet_ofa.asr.building import refuse_checkpoint
-from espnet_ofa.asr.slope import learn_lam
+from espnet_ofa.asr.slope import learn_lam, only_lam, rest
 
 
 class OFAClassificationModel(ESPnetClassificationModel):
@@ -32,7 +32,7 @@ class OFAClassificationModel(ESPnetClassificationModel):
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        adapter = only_adapter(self.frontend, self.preencoder, self.encoder)
+        adapter = self.adapter
         if adapter.sandwich:
             raise ValueError(
                 f"{adapter.role}_conf: sandwich is for ASR, not for classification"
@@ -43,7 +43,22 @@ class OFAClassificationModel(ESPnetClassificationModel):
                 "classification model lacks"
             )
         adapter.claim()
+        only_lam(self, adapter)
         self.register_load_state_dict_post_hook(_check_keys)
+
+    @property
+    def adapter(self) -> Adapter:
+        """The frontend, preencoder or encoder that is ours.
+
+        Looked for each time: a replica of DataParallel has parts of its own.
+        """
+        return only_adapter(self.frontend, self.preencoder, self.encoder)
+
+    def train(self, mode: bool = True) -> OFAClassificationModel:
+        """As usual, but where only lambda learns, the rest computes as in eval mode."""
+        super().train(mode)
+        rest(self, self.adapter)
+        return self
 
     def forward(
         self,
@@ -54,8 +69,7 @@ class OFAClassificationModel(ESPnetClassificationModel):
         **kwargs: Any,
     ) -> tuple[Tensor, dict[str, Tensor], Tensor]:
         """Loss, statistics and weight; see :class:`ESPnetClassificationModel`."""
-        # Not kept: a replica of DataParallel has parts of its own.
-        adapter = only_adapter(self.frontend, self.preencoder, self.encoder)
+        adapter = self.adapter
         batch = speech, speech_lengths, label, label_lengths
         return learn_lam(adapter, lambda: self._step(adapter, *batch, **kwargs))
 

@@ -40,7 +40,7 @@ class OFAFrontend(Adapter, AbsFrontend):
         lam_train: lambda in training: ``uniform | ends | log_period |
             uniform_period | ends_period | extended``, a number, ``[low, high]``; by
             default the same as ``lam``.
-        lam_conf: for ``adaptive``: ``{init, low, high, speed, window}``.
+        lam_conf: for ``adaptive``: ``{init, low, high, speed, window, alone}``.
         squeeze: (S, q, k) at evaluation, ``[2, 1, 2]`` or ``"2,1,2"``, for a stochastic
             upstream; see :class:`~espnet_ofa.subsampling.SqueezePolicy`.
         squeeze_train: ``uniform`` draws a setting at each training step; by default the
@@ -262,7 +262,7 @@ class OFAFrontend(Adapter, AbsFrontend):
         if self._frames is not None:
             return self._frames
         frames, n_frames = self.upstream.extract(wave, lengths)
-        if self.in_training and self.time_mask is not None:
+        if self.in_training and self.time_mask is not None and not self.alone:
             frames = self._mask_time(frames, n_frames)
         if self.training and torch.is_grad_enabled():
             self._updates += 1

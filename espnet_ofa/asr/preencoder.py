@@ -22,7 +22,7 @@ class OFAPreEncoder(Adapter, AbsPreEncoder):
             as of ESPnet's default frontend, where there is no config.
         lam: lambda at evaluation, in [0, 2]; or ``adaptive`` for a learned one.
         lam_train: lambda in training; see :class:`LamPolicy`.
-        lam_conf: for ``adaptive``: ``{init, low, high, speed, window}``.
+        lam_conf: for ``adaptive``: ``{init, low, high, speed, window, alone}``.
         seed: seed of the draws.
         compressor: ``cif | mean | conv | squeeze | none``.
         compressor_conf: its arguments.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from espnet_ofa.asr.adapter import Adapter
 
@@ -37,3 +37,23 @@ def learn_lam(adapter: Adapter, step: Step) -> tuple[Tensor, dict[str, Any], Ten
     stats["lam"] = learned.value().detach()
     stats["lam_slope"] = slope
     return loss + pull, stats, weight
+
+
+def only_lam(model: nn.Module, adapter: Adapter) -> None:
+    """Of ``lam_conf: {alone: true}``: let nothing but lambda learn.
+
+    Lambda trades compression for score, so it is to be judged where the weights have
+    not learned: a model that has fitted its training data has the same loss there at
+    most lambdas. Such data stay unseen if the weights keep their values.
+    """
+    if adapter.alone:
+        model.requires_grad_(False)
+        adapter.policy.requires_grad_(True)
+
+
+def rest(model: nn.Module, adapter: Adapter) -> None:
+    """The same in train mode: all but lambda compute as at evaluation."""
+    if adapter.alone and model.training:
+        model.eval()
+        adapter.training = True
+        adapter.policy.train()

@@ -215,6 +215,7 @@ class LearnableLam(nn.Module):
         high: upper bound.
         speed: learning rate of the sigmoid's argument, relative to the other weights.
         window: how far from lambda the loss is looked at.
+        alone: nothing but lambda learns, see :func:`espnet_ofa.asr.slope.only_lam`.
     """
 
     def __init__(
@@ -224,6 +225,7 @@ class LearnableLam(nn.Module):
         high: float = 1.0,
         speed: float = 100.0,
         window: float = 0.1,
+        alone: bool = False,
     ) -> None:
         super().__init__()
         if not check_lam(low) < check_lam(high):
@@ -237,6 +239,7 @@ class LearnableLam(nn.Module):
                 raise ValueError(f"{name} must be positive; got {value}")
         self.low, self.high, self.speed, self.init = low, high, speed, init
         self.window = min(window, (high - low) / 2)
+        self.alone = alone
         self.raw = nn.Parameter(torch.empty(1))
         self.raw._no_weight_decay = True  # type: ignore[attr-defined]
         self.reset_parameters()

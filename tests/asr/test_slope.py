@@ -150,3 +150,63 @@ def test_a_frozen_lambda_costs_no_second_look(make):
     model.encoder.policy.requires_grad_(False)
     stats = model(**batch_of("ctc"))[1]
     assert "lam_slope" not in stats and stats["lam"].item() == pytest.approx(0.6)
+
+
+def losses_with_dropout(model: nn.Module, batch: dict, monkeypatch) -> set[float]:
+    """Of three training steps that look at the same lambdas."""
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.5
+    with monkeypatch.context() as patch:
+        patch.setattr(model.encoder.policy, "draw", lambda: 0.75)
+        return {float(model(**batch)[1]["loss"]) for _ in range(3)}
+
+
+@pytest.mark.parametrize("kind", ["ctc", "s2s", "cls"])
+def test_lambda_alone_learns(make, kind, monkeypatch):
+    """It goes to the optimum; no weight and no buffer changes, nothing is random."""
+    batch = batch_of(kind)
+    together = make(kind, {"init": 0.2}).train()
+    assert len(losses_with_dropout(together, batch, monkeypatch)) == 3
+    model = make(kind, {"init": 0.2, "alone": True}).train()
+    assert len(losses_with_dropout(model, batch, monkeypatch)) == 1
+    plant(model.encoder, monkeypatch)
+    policy = model.encoder.policy
+    raw = policy.learnable.raw
+    assert [p is raw for p in model.parameters() if p.requires_grad] == [True]
+    before = {k: v.clone() for k, v in model.state_dict().items()}
+    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3, betas=(0.5, 0.9))
+    for _ in range(30):
+        optimizer.zero_grad()
+        model(**batch)[0].sum().backward()
+        optimizer.step()
+    changed = {k for k, v in model.state_dict().items() if not v.equal(before[k])}
+    mine = "encoder.policy."
+    assert changed == {f"{mine}draws", f"{mine}learnable.raw"}
+    assert 0.5 < policy.learnable.value().item() < 0.9
+    assert model.eval()(**batch)[1]["lam"].item() == policy.learnable.value().item()
+
+
+def test_lambda_alone_and_what_would_train_others(make, build, tiny):
+    with pytest.raises(ValueError, match="only lambda learns; set guidance: 0"):
+        make("ctc", {"alone": True}, guidance=5.0)
+    conf = {"encoder": "transformer", "encoder_conf": {**tiny, "input_layer": "linear"}}
+    conf |= {"lam": "adaptive", "lam_conf": {"alone": True}}
+    stock = build(encoder="ofa", encoder_conf=conf).train()
+    with pytest.raises(RuntimeError, match=r"lam_conf\.alone.*set `model: ofa`"):
+        stock(**batch_of("ctc"))
+
+
+def test_lambda_alone_sees_no_masks(build, upstream_conf):
+    """Masks of time are for weights that learn."""
+    torch.manual_seed(0)
+    conf = {"upstream": upstream_conf, "time_mask": {"num": 4, "max_ms": 200}}
+    batch = batch_of("ctc", 16000)
+    same = {}
+    for alone in (False, True):
+        lam = {"lam": "adaptive", "lam_conf": {"alone": alone}}
+        model = build(frontend="ofa", frontend_conf=conf | lam, model="ofa").train()
+        wave = batch["speech"], batch["speech_lengths"]
+        first, second = (model.frontend._extract(*wave)[0] for _ in range(2))
+        same[alone] = first.equal(second)
+    assert same == {False: False, True: True}

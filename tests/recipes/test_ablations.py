@@ -99,8 +99,9 @@ def test_a_step_of_ctc(way, tmp_path):
     assert stats["lam"] > 0
 
 
+@pytest.mark.parametrize("alone", [False, True])
 @pytest.mark.parametrize("way", ["ofa", *WAYS])
-def test_a_step_with_a_learned_lambda(way, recipe, tmp_path):
+def test_a_step_with_a_learned_lambda(way, alone, recipe, tmp_path):
     """What stage 12 asks of the trainer, which finds it of one piece."""
     from espnet_ofa.tasks.asr import OFAASRTask
 
@@ -108,15 +109,16 @@ def test_a_step_with_a_learned_lambda(way, recipe, tmp_path):
     upstream = OFASSLTask.build_model(parse(settings(way)["ssl_args"])).upstream
     upstream.save_pretrained(tmp_path / "up")
     write("tokens.txt", "\n".join(["<blank>", "<unk>", "a", "b", "<sos/eos>"]) + "\n")
-    for name in ("exp/ctc/valid.pth", "stats/.done", "dump/text"):
+    for name in ("exp/ctc/valid.pth", "stats/.done", "dump/text", "dev/text"):
         write(name, "")
+    config = f"{CONF}/train_asr_adaptive.yaml{':valid' if alone else ''}"
     options = dict(
         system=way, asr_args="--seed 1", ssl_args="", upstream=f"{tmp_path}/up",
         asr_exp="exp/ctc", s2s_exp="none", inference_asr_model="valid.pth", fs="16k",
-        adaptive_configs=f"{CONF}/train_asr_adaptive.yaml", s2s_adaptive_configs="",
+        adaptive_configs=config, s2s_adaptive_configs="",
         inference_lams="", pretrained_upstream="", asr_stats_dir="stats",
         token_list=f"{tmp_path}/tokens.txt",
-        asr_train="dump", asr_valid="dump", token_type="char", bpemodel="none",
+        asr_train="dump", asr_valid="dev", token_type="char", bpemodel="none",
         asr_speech_fold_length="1", asr_text_fold_length="1", num_nodes="1", ngpu="0",
         num_threads="1", cuda_cmd="echo", nlsyms_txt="none", cleaner="none",
     )  # fmt: skip
@@ -131,9 +133,14 @@ def test_a_step_with_a_learned_lambda(way, recipe, tmp_path):
     words = command.split("bin.asr_train ")[1].split()
     args = OFAASRTask.get_parser().parse_args(words)
     assert args.seed == 1
+    learns_on, stats = ("dev", "valid") if alone else ("dump", "train")
+    data = [path for path, _, _ in args.train_data_path_and_name_and_type]
+    assert data == [f"{learns_on}/wav.scp", f"{learns_on}/text"]
+    assert all(path.startswith(f"stats/{stats}/") for path in args.train_shape_file)
     model = OFAASRTask.build_model(args).train()
     text = torch.tensor([[2, 3, 2], [3, -1, -1]]), torch.tensor([3, 1])
     loss, _, _ = model(torch.randn(2, 32240), torch.tensor([32240, 16400]), *text)
     loss.backward()
     assert torch.isfinite(loss)
     assert model.adapter.policy.learnable.raw.grad.abs() > 0
+    assert (sum(p.grad is not None for p in model.parameters()) == 1) == alone

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+import torch
 import yaml
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -18,6 +19,7 @@ EGS = ROOT / "egs2"
 TEMPLATE = EGS / "TEMPLATE/ofa1"
 KEYWORDS = ("yes", "no", "up", "down", "left", "right", "on", "off", "stop", "go")
 LAMS = [0.0, 0.643, 1.0]
+PRICE = "conf/tiny/train_cls_adaptive_price.yaml"
 UPSTREAM = {
     "extractor": "logmel",
     "extractor_conf": {"dim": 32, "stem_layers": 1, "stem_kernel": 3},
@@ -94,7 +96,7 @@ def finished(tmp_path_factory):
     options = [
         *("--data_dir", folder / "corpus", "--upstream", folder / "upstream.yaml"),
         *("--num_threads", 1, "--cls_config", config),
-        *("--adaptive_configs", "conf/tiny/train_cls_adaptive_price.yaml"),
+        *("--adaptive_configs", f"{PRICE} {PRICE}:valid"),
         *("--inference_lams", " ".join(map(str, LAMS))),
     ]
     done = run("speech_commands/ofa1", folder, *options)
@@ -118,24 +120,46 @@ def test_every_stage_ran_and_the_table_is_last(finished):
     assert stages == list(range(1, 8))
     *lines, last = before_packing(output)
     assert Path(last).read_bytes().startswith(b"\x89PNG")
-    assert "accuracy (%)" in lines[-6] and " from 0.643)" in lines[-1]
+    assert "accuracy (%)" in lines[-7] and " from 0.643)" in lines[-1]
 
 
 def test_accuracy_by_measured_period(finished):
     with open(finished[0] / "exp/report/report.csv", encoding="utf-8") as f:
-        *grid, adaptive = list(csv.DictReader(f))
+        *grid, adaptive, alone = list(csv.DictReader(f))
     assert [float(row["lambda"]) for row in grid] == LAMS
     periods = [float(row["period_ms"]) for row in grid]
     assert periods[0] == pytest.approx(20.0)
     assert periods[0] < periods[1] < periods[2]
     costs = [float(row["macs_per_second"]) for row in grid]
     assert costs[0] > costs[1] > costs[2] > 0
-    for row in (*grid, adaptive):
+    for row in (*grid, adaptive, alone):
         right = int(row["utterances"]) - int(row["wrong"])
         share = 100 * right / int(row["utterances"])
         assert float(row["accuracy"]) == pytest.approx(share)
         assert float(row["rtf"]) > 0
-    assert adaptive["adaptive"] == "True" and 0 < float(adaptive["lambda"]) < 1
+    for row in (adaptive, alone):
+        assert row["adaptive"] == "True" and 0 < float(row["lambda"]) < 1
+
+
+def test_lambda_alone_learned_on_the_validation_set(finished):
+    """Every weight is the first model's; the data are not those that it has fitted."""
+    first, alone = (
+        finished[0] / f"exp/cls_{name}_cls_raw"
+        for name in ("train", "train_cls_adaptive_price_valid_train")
+    )
+    models = [
+        torch.load(exp / "valid.acc.ave.pth", map_location="cpu", weights_only=True)
+        for exp in (first, alone)
+    ]
+    changed = {k for k, v in models[0].items() if not v.equal(models[1][k])}
+    lam = models[1].keys() - models[0].keys()
+    counts = {"frontend.upstream.policy.draws", "frontend.updates"}
+    assert len(lam) == 1 and changed <= counts
+    config = yaml.safe_load((alone / "config.yaml").read_text())
+    data = {
+        Path(path).parent for path, *_ in config["train_data_path_and_name_and_type"]
+    }
+    assert data == {finished[0] / "dump/raw/valid"}
 
 
 def test_decisions_are_those_of_the_classes(finished):
@@ -155,7 +179,7 @@ def test_finished_stages_are_skipped(finished):
     done = again(finished)
     assert done.returncode == 0, done.stderr
     assert "training log" not in done.stdout and "classifying" not in done.stdout
-    assert done.stdout.count("finished before") == 11
+    assert done.stdout.count("finished before") == 14
     assert before_packing(done.stdout)[-1] == before_packing(finished[2])[-1]
 
 

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Does a classifier's learned lambda depend on where it started? From three starts, with
-# a price on units and without one; the report shows where each went, and the frame
+# a price on units, without one, and lambda alone on the validation set; the report shows where each went, and the frame
 # periods that were measured. Needs stages 1 to 4 of run.sh. What is finished is left as it
 # is, so the script may be interrupted and called again. exp/report is written again by
 # stage 6 of run.sh.
@@ -26,14 +26,15 @@ if [ ! -e "${first}" ]; then
 fi
 
 found=()
-for config in adaptive_price adaptive; do
+for config in adaptive_price adaptive adaptive:valid; do
+    base=${config%:valid}
     for start in ${starts}; do
-        tag=start${start}_${config}_${cls_tag}
+        tag=start${start}_${config/:/_}_${cls_tag}
         ./run.sh --stop_stage 6 --skip_stages 5 ${rest[@]+"${rest[@]}"} \
-            --cls_config "conf/train_cls_${config}.yaml" --cls_tag "${tag}" \
+            --cls_config "conf/train_cls_${base}.yaml${config#"${base}"}" --cls_tag "${tag}" \
             --cls_args "--init_param ${first} --frontend_conf lam_conf.init=${start} ${cls_args}" \
             --adaptive_configs "" --inference_lams own
-        found+=("${config}@${start}=exp/cls_${tag}/classify")
+        found+=("${config/:/_}@${start}=exp/cls_${tag}/classify")
     done
 done
 python3 -m espnet_ofa.bin.report --metric accuracy --decode_dirs "${found[@]}" \

@@ -52,7 +52,8 @@ train() { # DIR MODULE OPTION...: ESPnet's trainer; an interrupted training goes
         "${command[@]}" --ngpu "${ngpu}"
 }
 
-asr_options() { # CONFIG: what all of ESPnet's ASR commands share, one per line
+asr_options() { # CONFIG [SET]: what all of ESPnet's ASR commands share, one per line
+    local -A from=([train]=${2:-train} [valid]=valid)
     printf '%s\n' --config "$1" --use_preprocessor true --token_type "${token_type}" \
         --token_list "${token_list}" --bpemodel "${bpemodel}" \
         --non_linguistic_symbols "${nlsyms_txt}" --cleaner "${cleaner}" --g2p none
@@ -61,18 +62,20 @@ asr_options() { # CONFIG: what all of ESPnet's ASR commands share, one per line
     fi
     local which dump
     for which in train valid; do
-        dump=asr_${which}
+        dump=asr_${from[${which}]}
         printf '%s\n' "--${which}_data_path_and_name_and_type" \
             "${!dump}/wav.scp,speech,sound" \
             "--${which}_data_path_and_name_and_type" "${!dump}/text,text,text"
     done
 }
 
-stats_options() { # shapes, for training
-    local which
+stats_options() { # [SET]: shapes, for training
+    local -A from=([train]=${1:-train} [valid]=valid)
+    local which shapes
     for which in train valid; do
-        printf '%s\n' "--${which}_shape_file" "${asr_stats_dir}/${which}/speech_shape" \
-            "--${which}_shape_file" "${asr_stats_dir}/${which}/text_shape.${token_type}"
+        shapes=${asr_stats_dir}/${from[${which}]}
+        printf '%s\n' "--${which}_shape_file" "${shapes}/speech_shape" \
+            "--${which}_shape_file" "${shapes}/text_shape.${token_type}"
     done
     printf '%s\n' --fold_length "${asr_speech_fold_length}" \
         --fold_length "${asr_text_fold_length}"
@@ -141,27 +144,31 @@ collect_shapes() { # LOGDIR JOBS OUT
     done
 }
 
-# fine_tune DIR CONFIG [INIT]: train a recogniser, from a checkpoint where one is given
+# fine_tune DIR CONFIG[:valid] [INIT]: train a recogniser, from a checkpoint where one is given
 fine_tune() {
-    local dir=$1 config=$2 init=${3:-} options inputs
+    local dir=$1 config=${2%:valid} init=${3:-} learns_on=train args=${asr_args} text options inputs
+    if [ "${config}" != "$2" ]; then
+        learns_on=valid args+=" ${lam_alone[*]}"
+    fi
     check_upstream
     need_config "${config}"
     need "${asr_stats_dir}/.done" 9
-    inputs=("${config}" "args=${asr_args}" "upstream=${upstream}" "${token_list}"
+    text=asr_${learns_on}
+    inputs=("${config}" "args=${args}" "upstream=${upstream}" "${token_list}"
         "${asr_stats_dir}"/{train,valid}/{speech_shape,text_shape."${token_type}"}
-        "${asr_train}/text")
+        "${!text}/text")
     mapfile -t -O ${#inputs[@]} inputs < <(text_inputs)
     if [ -f "${upstream}/model.safetensors" ]; then
         inputs+=("${upstream}/model.safetensors")
     fi
-    mapfile -t options < <(asr_options "${config}" && stats_options)
+    mapfile -t options < <(asr_options "${config}" "${learns_on}" && stats_options "${learns_on}")
     if [ -n "${init}" ]; then
         inputs+=("${init}")
         options+=(--init_param "${init}")
     fi
     if to_train "${dir}" "${inputs[@]}"; then
         # shellcheck disable=SC2086
-        train "${dir}" espnet_ofa.bin.asr_train "${options[@]}" ${asr_args}
+        train "${dir}" espnet_ofa.bin.asr_train "${options[@]}" ${args}
         finish "${dir}"
     fi
 }

@@ -43,9 +43,14 @@ check_cls_upstream() {
     fi
 }
 
-# train_classifier DIR CONFIG INIT [OPTION...]; INIT: a checkpoint to start from, or ""
+# train_classifier DIR CONFIG[:valid] INIT [OPTION...]; INIT: a checkpoint to start from, or ""
 train_classifier() {
-    local dir=$1 config=$2 init=$3 options inputs which dump file
+    local dir=$1 config=${2%:valid} init=$3 options inputs which dump shapes file
+    local -A from=([train]=train [valid]=valid)
+    if [ "${config}" != "$2" ]; then
+        from[train]=valid
+        set -- "$@" "${lam_alone[@]}"
+    fi
     shift 3
     check_cls_upstream
     need_config "${config}"
@@ -61,11 +66,12 @@ train_classifier() {
     options=(--config "${config}" --token_list "${token_list}"
         --frontend_conf "upstream=${upstream}" --frontend_conf "fs=${fs}")
     for which in train valid; do
-        dump=${which}_dump
+        dump=${from[${which}]}_dump
+        shapes=${cls_stats_dir}/${from[${which}]}
         options+=("--${which}_data_path_and_name_and_type" "${!dump}/wav.scp,speech,sound"
             "--${which}_data_path_and_name_and_type" "${!dump}/text,label,text"
-            "--${which}_shape_file" "${cls_stats_dir}/${which}/speech_shape"
-            "--${which}_shape_file" "${cls_stats_dir}/${which}/label_shape")
+            "--${which}_shape_file" "${shapes}/speech_shape"
+            "--${which}_shape_file" "${shapes}/label_shape")
     done
     if [ -n "${init}" ]; then
         inputs+=("${init}")
