@@ -11,7 +11,7 @@ from torch import Tensor
 
 from espnet_ofa.asr.adapter import Adapter, only_adapter
 from espnet_ofa.asr.building import refuse_checkpoint
-from espnet_ofa.asr.slope import learn_lam, only_lam, rest
+from espnet_ofa.asr.slope import evaluate_others, freeze_others, learn_lam
 
 
 class OFAClassificationModel(ESPnetClassificationModel):
@@ -43,7 +43,7 @@ class OFAClassificationModel(ESPnetClassificationModel):
                 "classification model lacks"
             )
         adapter.claim()
-        only_lam(self, adapter)
+        freeze_others(self, adapter)
         self.register_load_state_dict_post_hook(_check_keys)
 
     @property
@@ -57,7 +57,7 @@ class OFAClassificationModel(ESPnetClassificationModel):
     def train(self, mode: bool = True) -> OFAClassificationModel:
         """As usual, but where only lambda learns, the rest computes as in eval mode."""
         super().train(mode)
-        rest(self, self.adapter)
+        evaluate_others(self, self.adapter)
         return self
 
     def forward(

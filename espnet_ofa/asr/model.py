@@ -13,7 +13,7 @@ from espnet_ofa.asr.adapter import Adapter, only_adapter
 from espnet_ofa.asr.building import building_args, refuse_checkpoint
 from espnet_ofa.asr.guard import needed_units
 from espnet_ofa.asr.sandwich import sandwich
-from espnet_ofa.asr.slope import learn_lam, only_lam, rest
+from espnet_ofa.asr.slope import evaluate_others, freeze_others, learn_lam
 from espnet_ofa.subsampling.lengths import valid_mask
 
 
@@ -56,7 +56,7 @@ class OFAASRModel(ESPnetASRModel):
             not getattr(args, "use_adapter", False)
             or getattr(args, "save_strategy", "all") == "all"
         )
-        only_lam(self, adapter)
+        freeze_others(self, adapter)
         self.register_load_state_dict_post_hook(_check_keys)
 
     @property
@@ -67,7 +67,7 @@ class OFAASRModel(ESPnetASRModel):
     def train(self, mode: bool = True) -> OFAASRModel:
         """As usual, but where only lambda learns, the rest computes as in eval mode."""
         super().train(mode)
-        rest(self, self.adapter)
+        evaluate_others(self, self.adapter)
         return self
 
     def encode(self, speech: Tensor, speech_lengths: Tensor) -> tuple[Any, Tensor]:

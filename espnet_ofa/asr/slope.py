@@ -39,7 +39,7 @@ def learn_lam(adapter: Adapter, step: Step) -> tuple[Tensor, dict[str, Any], Ten
     return loss + pull, stats, weight
 
 
-def only_lam(model: nn.Module, adapter: Adapter) -> None:
+def freeze_others(model: nn.Module, adapter: Adapter) -> None:
     """Of ``lam_conf: {alone: true}``: let nothing but lambda learn.
 
     Lambda trades compression for score, so it is to be judged where the weights have
@@ -51,7 +51,7 @@ def only_lam(model: nn.Module, adapter: Adapter) -> None:
         adapter.policy.requires_grad_(True)
 
 
-def rest(model: nn.Module, adapter: Adapter) -> None:
+def evaluate_others(model: nn.Module, adapter: Adapter) -> None:
     """The same in train mode: all but lambda compute as at evaluation."""
     if adapter.alone and model.training:
         model.eval()

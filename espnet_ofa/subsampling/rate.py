@@ -215,7 +215,8 @@ class LearnableLam(nn.Module):
         high: upper bound.
         speed: learning rate of the sigmoid's argument, relative to the other weights.
         window: how far from lambda the loss is looked at.
-        alone: nothing but lambda learns, see :func:`espnet_ofa.asr.slope.only_lam`.
+        alone: with ``model: ofa``, nothing else learns: for data that the weights have
+            not seen, where the loss says more about lambda.
     """
 
     def __init__(
