@@ -212,6 +212,9 @@ def test_starts_of_a_learned_lambda(recipe):
     assert found["adaptive_valid@0.9"] == f"exp/cls_{last['--cls_tag']}/classify"
     assert ":" not in last["--cls_tag"]
     assert len(found) == 6
+    done = run("cls", *options, "--configs", "adaptive", what="starts")
+    assert done.returncode == 0, done.stderr
+    assert len(reports(folder)["exp/report_starts_mine"]) == 2
 
 
 def test_starts_of_recognisers(recipe):

@@ -5,8 +5,9 @@
 # is, so the script may be interrupted and called again. exp/report is written again by
 # stage 6 of run.sh.
 #   ./run_starts.sh --upstream DIR [--cls_tag TAG] [--starts "0.2 0.643 0.95"]
-#       [--cls_args ARGS] [OPTION...]
-# TAG is that of the model to start from; OPTIONs are those of run.sh for data and
+#       [--configs "adaptive adaptive:valid"] [--cls_args ARGS] [OPTION...]
+# TAG is that of the model to start from; configs: NAME or NAME:valid, of
+# conf/train_cls_NAME.yaml; OPTIONs are those of run.sh for data and
 # resources, such as --data_dir.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")" # the recipe, where a link to this file lies
@@ -16,9 +17,10 @@ cd "$(dirname "${BASH_SOURCE[0]}")" # the recipe, where a link to this file lies
 . "${OFA_TEMPLATE}/utils/parse_options.sh"
 
 starts="0.2 0.643 0.95"
+configs="adaptive_price adaptive adaptive:valid"
 cls_tag=train_cls_raw
 cls_args=""
-take_options starts cls_tag cls_args -- "$@"
+take_options starts configs cls_tag cls_args -- "$@"
 first=exp/cls_${cls_tag}/valid.acc.ave.pth
 if [ ! -e "${first}" ]; then
     echo "$0: ${first} is missing: train it (stages 1 to 4 of run.sh), or give --cls_tag" >&2
@@ -26,7 +28,7 @@ if [ ! -e "${first}" ]; then
 fi
 
 found=()
-for config in adaptive_price adaptive adaptive:valid; do
+for config in ${configs}; do
     base=${config%:valid}
     for start in ${starts}; do
         tag=start${start}_${config/:/_}_${cls_tag}
