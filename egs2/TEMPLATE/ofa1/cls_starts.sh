@@ -1,14 +1,14 @@
 #!/usr/bin/env bash
 # Does a classifier's learned lambda depend on where it started? From three starts, with
-# a price on units, without one, and lambda alone on the validation set; the report shows where each went, and the frame
-# periods that were measured. Needs stages 1 to 4 of run.sh. What is finished is left as it
-# is, so the script may be interrupted and called again. exp/report is written again by
-# stage 6 of run.sh.
+# a price on units, without one, and lambda alone on the validation set; the report shows
+# where each went, and the frame periods that were measured. Needs stages 1 to 4 of
+# run.sh. What is finished is left as it is, so the script may be interrupted and called
+# again. exp/report is written again by stage 6 of run.sh.
 #   ./run_starts.sh --upstream DIR [--cls_tag TAG] [--starts "0.2 0.643 0.95"]
 #       [--configs "adaptive adaptive:valid"] [--cls_args ARGS] [OPTION...]
 # TAG is that of the model to start from; configs: NAME or NAME:valid, of
-# conf/train_cls_NAME.yaml; OPTIONs are those of run.sh for data and
-# resources, such as --data_dir.
+# conf/train_cls_NAME.yaml; OPTIONs are those of run.sh for data and resources, such as
+# --data_dir.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")" # the recipe, where a link to this file lies
 # shellcheck source=/dev/null
