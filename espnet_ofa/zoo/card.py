@@ -88,11 +88,13 @@ class LearnedLam:
         role: ``frontend``, ``preencoder`` or ``encoder``.
         value: as the checkpoint has it.
         start: where training began.
+        alone: whether all weights stayed as they were.
     """
 
     role: str
     value: float
     start: float
+    alone: bool
 
 
 def task_card(
@@ -131,8 +133,9 @@ def task_card(
         scores = _accuracies(rows) if classes else _errors(rows)
         results = [*scores, *_pictures(report), *_setups(rows)]
     for lam in learned:
+        how = "alone, while all weights stayed" if lam.alone else "with the weights"
         results.append(
-            f"Lambda of the {lam.role} was learned: {lam.value:.4f}, from "
+            f"Lambda of the {lam.role} was learned {how}: {lam.value:.4f}, from "
             f"{lam.start:g} at the start of training."
         )
     sections = {

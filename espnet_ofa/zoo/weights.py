@@ -79,7 +79,7 @@ def settle_lams(model: nn.Module, config: dict[str, Any]) -> list[LearnedLam]:
         if isinstance(module, Adapter) and module.policy.learnable is not None:
             lam = module.policy.learnable
             value = min(max(lam.value().item(), lam.low), lam.high)
-            found.append(LearnedLam(module.role, value, lam.init))
+            found.append(LearnedLam(module.role, value, lam.init, lam.alone))
             conf = config[f"{module.role}_conf"]
             conf["lam_conf"] = {**(conf.get("lam_conf") or {}), "init": value}
     return found

@@ -161,7 +161,7 @@ def test_lambda_is_exact():
     text = card([row(0.3, 2), row(0.4593, 1, adaptive=True)]).content
     assert "--lam own " in text and "set_lam" not in text
     assert "set_lam" in card([row(0.3, 1), row(0.4593, 2, adaptive=True)]).content
-    text = card(learned=[LearnedLam("encoder", 0.4593, 0.5)]).content
+    text = card(learned=[LearnedLam("encoder", 0.4593, 0.5, False)]).content
     assert "--lam own " in text and "set_lam" not in text
 
 
@@ -202,8 +202,10 @@ def test_limits_are_those_that_were_met():
 
 
 def test_a_learned_lambda_is_told():
-    text = card(learned=[LearnedLam("encoder", 0.61234, 0.5)]).content
-    assert "Lambda of the encoder was learned: 0.6123, from 0.5" in text
+    text = card(learned=[LearnedLam("encoder", 0.61234, 0.5, False)]).content
+    assert "encoder was learned with the weights: 0.6123, from 0.5" in text
+    text = card(learned=[LearnedLam("encoder", 0.61234, 0.5, True)]).content
+    assert "encoder was learned alone, while all weights stayed: 0.6123" in text
 
 
 def test_the_config_survives_its_fence():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import functools
 import inspect
 import json
@@ -96,7 +97,10 @@ def test_the_snippet_runs(run, packed, gone, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(ModelDownloader, "__init__", init)
     card = (folder / "README.md").read_text()
     code = re.search(r"```python\n(.*?)```", card, re.DOTALL)
-    assert code is not None and "set_lam(" in code[1]
+    assert code is not None
+    with open(folder / "report/report.csv", encoding="utf-8") as f:
+        best = min(csv.DictReader(f), key=lambda row: float(row["wer"]))
+    assert ("set_lam(" in code[1]) == (best["adaptive"] == "False")
     exec(code[1].replace("USER/NAME", str(archived)), {})
     assert set(capsys.readouterr().out.strip()) <= set("ab ")
 
@@ -145,7 +149,7 @@ def test_a_learned_lambda_is_settled(packed):
     assert config["frontend_conf"]["lam_conf"]["init"] == pytest.approx(learned)
     assert abs(learned - 0.3) > 1e-3  # it moved
     card = (folder / "README.md").read_text()
-    assert f"was learned: {learned:.4f}, from 0.3 at the start" in card
+    assert f"was learned with the weights: {learned:.4f}, from 0.3 at the start" in card
 
 
 def test_a_learned_lambda_of_an_encoder(tmp_path):

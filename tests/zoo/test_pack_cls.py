@@ -127,7 +127,7 @@ def test_the_card_tells_the_run(packed, tmp_path, monkeypatch, capsys):
     column = table[0].split(",").index("accuracy")
     found = [float(line.split(",")[column]) for line in table[1:]]
     assert [first["value"], second["value"]] == found
-    assert f"was learned: {LEARNED:.4f}, from 0.3" in card.content
+    assert f"was learned with the weights: {LEARNED:.4f}, from 0.3" in card.content
     assert "| accuracy (%)" in card.content and "CTC" not in card.content
     soundfile.write(tmp_path / "speech.wav", packed.wave.numpy(), 16000)
     monkeypatch.chdir(tmp_path)
