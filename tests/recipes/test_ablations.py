@@ -111,7 +111,7 @@ def test_a_step_with_a_learned_lambda(way, alone, recipe, tmp_path):
     write("tokens.txt", "\n".join(["<blank>", "<unk>", "a", "b", "<sos/eos>"]) + "\n")
     for name in ("exp/ctc/valid.pth", "stats/.done", "dump/text", "dev/text"):
         write(name, "")
-    config = f"{CONF}/train_asr_adaptive.yaml{':valid' if alone else ''}"
+    config = f"{CONF}/train_asr_adaptive{'_valid' if alone else ''}.yaml"
     options = dict(
         system=way, asr_args="--seed 1", ssl_args="", upstream=f"{tmp_path}/up",
         asr_exp="exp/ctc", s2s_exp="none", inference_asr_model="valid.pth", fs="16k",

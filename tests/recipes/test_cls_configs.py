@@ -137,7 +137,6 @@ def test_every_system_has_a_classifier(system, build, tmp_path):
     assert period == pytest.approx(SYSTEMS[system], rel=0.15)
     for name in found["adaptive_configs"].split():
         options = (found["cls_args"] + found["adaptive_args"]).split()
-        name = name.removesuffix(":valid")  # noqa: PLW2901
         model = build(TEMPLATE / name, *options, upstream=upstream)
         assert model.frontend.policy.learnable is not None
     ours = ("ofa", "uniform", "ends", "log_period", "condition_durations")

@@ -19,7 +19,7 @@ EGS = ROOT / "egs2"
 TEMPLATE = EGS / "TEMPLATE/ofa1"
 KEYWORDS = ("yes", "no", "up", "down", "left", "right", "on", "off", "stop", "go")
 LAMS = [0.0, 0.643, 1.0]
-PRICE = "conf/tiny/train_cls_adaptive_price.yaml"
+LEARNED = [f"conf/tiny/train_cls_adaptive_{x}.yaml" for x in ("price", "valid")]
 UPSTREAM = {
     "extractor": "logmel",
     "extractor_conf": {"dim": 32, "stem_layers": 1, "stem_kernel": 3},
@@ -96,7 +96,7 @@ def finished(tmp_path_factory):
     options = [
         *("--data_dir", folder / "corpus", "--upstream", folder / "upstream.yaml"),
         *("--num_threads", 1, "--cls_config", config),
-        *("--adaptive_configs", f"{PRICE} {PRICE}:valid"),
+        *("--adaptive_configs", " ".join(LEARNED)),
         *("--inference_lams", " ".join(map(str, LAMS))),
     ]
     done = run("speech_commands/ofa1", folder, *options)
@@ -145,7 +145,7 @@ def test_lambda_alone_learned_on_the_validation_set(finished):
     """Every weight is the first model's; the data are not those that it has fitted."""
     first, alone = (
         finished[0] / f"exp/cls_{name}_cls_raw"
-        for name in ("train", "train_cls_adaptive_price_valid_train")
+        for name in ("train", "train_cls_adaptive_valid_train")
     )
     models = [
         torch.load(exp / "valid.acc.ave.pth", map_location="cpu", weights_only=True)

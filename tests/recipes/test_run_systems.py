@@ -204,13 +204,12 @@ def test_starts_of_a_learned_lambda(recipe):
     first, *_, last = calls(folder)
     assert first["--upstream"] == "up" and first["--inference_lams"] == "own"
     assert first["--cls_config"] == "conf/train_cls_adaptive_price.yaml"
-    assert last["--cls_config"] == "conf/train_cls_adaptive.yaml:valid"
+    assert last["--cls_config"] == "conf/train_cls_adaptive_valid.yaml"
     init = "--init_param exp/cls_mine/valid.acc.ave.pth"
     init += " --frontend_conf lam_conf.init=0.9"
     assert last["--cls_args"] == f"{init} --max_epoch 1"
     found = reports(folder)["exp/report_starts_mine"]
     assert found["adaptive_valid@0.9"] == f"exp/cls_{last['--cls_tag']}/classify"
-    assert ":" not in last["--cls_tag"]
     assert len(found) == 6
     done = run("cls", *options, "--configs", "adaptive", what="starts")
     assert done.returncode == 0, done.stderr
@@ -237,7 +236,7 @@ def test_starts_of_recognisers(recipe):
     assert "lam_conf.init=0.5" in joint["--asr_args"] and joint["--nj"] == "1"
     (found,) = reports(folder).values()
     assert found["s2s_adaptive@0.5"] == f"exp/asr_{joint['--asr_tag']}/decode_s2s"
-    assert alone["--asr_config"] == "conf/train_asr_adaptive.yaml:valid"
+    assert alone["--asr_config"] == "conf/train_asr_adaptive_valid.yaml"
     assert found["adaptive_valid@0.5"] == f"exp/asr_{alone['--asr_tag']}/decode_ctc"
     assert joint_alone["--inference_asr_model"] == "valid.acc.ave.pth"
     assert len(found) == 5

@@ -78,7 +78,7 @@ def test_ctc_rows_by_lambda(finished):
 
 def test_other_systems(finished):
     assert len(rows(finished[0], "s2s")) == 2
-    for system in ("adaptive_price", "adaptive_price_valid", "s2s_adaptive"):
+    for system in ("adaptive_price", "adaptive_valid", "s2s_adaptive"):
         (adaptive,) = rows(finished[0], system)
         assert adaptive["adaptive"] == "True"
         assert 0 < float(adaptive["lambda"]) < 1

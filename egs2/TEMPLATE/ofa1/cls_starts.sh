@@ -5,10 +5,9 @@
 # run.sh. What is finished is left as it is, so the script may be interrupted and called
 # again. exp/report is written again by stage 6 of run.sh.
 #   ./run_starts.sh --upstream DIR [--cls_tag TAG] [--starts "0.2 0.643 0.95"]
-#       [--configs "adaptive adaptive:valid"] [--cls_args ARGS] [OPTION...]
-# TAG is that of the model to start from; configs: NAME or NAME:valid, of
-# conf/train_cls_NAME.yaml; OPTIONs are those of run.sh for data and resources, such as
-# --data_dir.
+#       [--configs "adaptive adaptive_valid"] [--cls_args ARGS] [OPTION...]
+# TAG is that of the model to start from; configs: conf/train_cls_NAME.yaml;
+# OPTIONs are those of run.sh for data and resources, such as --data_dir.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")" # the recipe, where a link to this file lies
 # shellcheck source=/dev/null
@@ -17,7 +16,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")" # the recipe, where a link to this file lies
 . "${OFA_TEMPLATE}/utils/parse_options.sh"
 
 starts="0.2 0.643 0.95"
-configs="adaptive_price adaptive adaptive:valid"
+configs="adaptive_price adaptive adaptive_valid"
 cls_tag=train_cls_raw
 cls_args=""
 take_options starts configs cls_tag cls_args -- "$@"
@@ -29,14 +28,13 @@ fi
 
 found=()
 for config in ${configs}; do
-    base=${config%:valid}
     for start in ${starts}; do
-        tag=start${start}_${config/:/_}_${cls_tag}
+        tag=start${start}_${config}_${cls_tag}
         ./run.sh --stop_stage 6 --skip_stages 5 ${rest[@]+"${rest[@]}"} \
-            --cls_config "conf/train_cls_${base}.yaml${config#"${base}"}" --cls_tag "${tag}" \
+            --cls_config "conf/train_cls_${config}.yaml" --cls_tag "${tag}" \
             --cls_args "--init_param ${first} --frontend_conf lam_conf.init=${start} ${cls_args}" \
             --adaptive_configs "" --inference_lams own
-        found+=("${config/:/_}@${start}=exp/cls_${tag}/classify")
+        found+=("${config}@${start}=exp/cls_${tag}/classify")
     done
 done
 python3 -m espnet_ofa.bin.report --metric accuracy --decode_dirs "${found[@]}" \

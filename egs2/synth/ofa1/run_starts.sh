@@ -1,12 +1,13 @@
 #!/usr/bin/env bash
 # Does a learned lambda depend on where it started? Models with an adaptive lambda, from
 # three starts: CTC with a price on units and without one, and joint CTC/attention; then
-# lambda alone, on the validation set. The report shows where each went, and the frame periods that were measured. Needs stages 1 to
-# 11 of run.sh. What is finished is left as it is, so the script may be interrupted and
-# called again. exp/report is written again by stage 13 of run.sh.
+# lambda alone, on the validation set. The report shows where each went, and the frame
+# periods that were measured. Needs stages 1 to 11 of run.sh. What is finished is left as
+# it is, so the script may be interrupted and called again. exp/report is written again by
+# stage 13 of run.sh.
 #   ./run_starts.sh [--starts "0.2 0.643 0.95"] [--configs "adaptive s2s_adaptive"]
 #       [--asr_tag TAG] [--s2s_tag TAG] [--asr_args ARGS] [OPTION...]
-# configs: NAME or NAME:valid, of conf/train_asr_NAME.yaml. TAGs are those of the models to start from; OPTIONs are
+# configs: conf/train_asr_NAME.yaml. TAGs are those of the models to start from; OPTIONs are
 # those of run.sh for resources, such as --num_threads 1.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")" # the recipe
@@ -16,7 +17,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")" # the recipe
 . "${OFA_TEMPLATE}/utils/parse_options.sh"
 
 starts="0.2 0.643 0.95"
-configs="adaptive_price adaptive s2s_adaptive adaptive:valid s2s_adaptive:valid"
+configs="adaptive_price adaptive s2s_adaptive adaptive_valid s2s_adaptive_valid"
 asr_tag=train_asr_ctc_raw_en_bpe200
 s2s_tag=train_asr_s2s_raw_en_bpe200
 asr_args=""
@@ -42,16 +43,15 @@ decoded=()
 for config in ${configs}; do
     choose "${config}"
     for start in ${starts}; do
-        base=${config%:valid}
-        name=start${start}_${config/:/_}_${tag}
+        name=start${start}_${config}_${tag}
         ./run.sh --stage 10 --stop_stage 13 --skip_stages "11 12" --test_sets test \
             ${rest[@]+"${rest[@]}"} \
-            --asr_config "conf/train_asr_${base}.yaml${config#"${base}"}" --asr_tag "${name}" \
+            --asr_config "conf/train_asr_${config}.yaml" --asr_tag "${name}" \
             --asr_args "--init_param ${first} --frontend_conf lam_conf.init=${start} ${asr_args}" \
             --inference_asr_model "${best}" --inference_config "conf/${search}.yaml" \
             --s2s_tag none --s2s_adaptive_configs "" --adaptive_configs "" \
             --inference_lams own
-        decoded+=("${config/:/_}@${start}=exp/asr_${name}/${search}")
+        decoded+=("${config}@${start}=exp/asr_${name}/${search}")
     done
 done
 python3 -m espnet_ofa.bin.report --decode_dirs "${decoded[@]}" --out "exp/report_starts_${asr_tag}"

@@ -11,7 +11,7 @@ data_opts="--train_utts 30 --valid_utts 6 --test_utts 6 --test_spell_utts 2"
     --ssl_config conf/tiny/train_ssl.yaml \
     --asr_config conf/tiny/train_asr_ctc.yaml \
     --s2s_config conf/tiny/train_asr_s2s.yaml \
-    --adaptive_configs "conf/tiny/train_asr_adaptive_price.yaml conf/tiny/train_asr_adaptive_price.yaml:valid" \
+    --adaptive_configs "conf/tiny/train_asr_adaptive_price.yaml conf/tiny/train_asr_adaptive_valid.yaml" \
     --s2s_adaptive_configs conf/tiny/train_asr_s2s_adaptive.yaml \
     --s2s_inference_config conf/tiny/decode_s2s.yaml \
     --inference_lams "0 0.64 1" --s2s_inference_lams "0 1" \

@@ -52,8 +52,8 @@ train() { # DIR MODULE OPTION...: ESPnet's trainer; an interrupted training goes
         "${command[@]}" --ngpu "${ngpu}"
 }
 
-asr_options() { # CONFIG [SET]: what all of ESPnet's ASR commands share, one per line
-    local -A from=([train]=${2:-train} [valid]=valid)
+asr_options() { # CONFIG: what all of ESPnet's ASR commands share, one per line
+    local -A from=([train]=$(learning_set "$1") [valid]=valid)
     printf '%s\n' --config "$1" --use_preprocessor true --token_type "${token_type}" \
         --token_list "${token_list}" --bpemodel "${bpemodel}" \
         --non_linguistic_symbols "${nlsyms_txt}" --cleaner "${cleaner}" --g2p none
@@ -69,8 +69,8 @@ asr_options() { # CONFIG [SET]: what all of ESPnet's ASR commands share, one per
     done
 }
 
-stats_options() { # [SET]: shapes, for training
-    local -A from=([train]=${1:-train} [valid]=valid)
+stats_options() { # CONFIG: shapes, for training
+    local -A from=([train]=$(learning_set "$1") [valid]=valid)
     local which shapes
     for which in train valid; do
         shapes=${asr_stats_dir}/${from[${which}]}
@@ -144,31 +144,28 @@ collect_shapes() { # LOGDIR JOBS OUT
     done
 }
 
-# fine_tune DIR CONFIG[:valid] [INIT]: train a recogniser, from a checkpoint where one is given
+# fine_tune DIR CONFIG [INIT]: train a recogniser, from a checkpoint where one is given
 fine_tune() {
-    local dir=$1 config=${2%:valid} init=${3:-} learns_on=train args=${asr_args} text options inputs
-    if [ "${config}" != "$2" ]; then
-        learns_on=valid args+=" ${lam_alone[*]}"
-    fi
+    local dir=$1 config=$2 init=${3:-} options inputs learning
     check_upstream
     need_config "${config}"
     need "${asr_stats_dir}/.done" 9
-    text=asr_${learns_on}
-    inputs=("${config}" "args=${args}" "upstream=${upstream}" "${token_list}"
+    learning=asr_$(learning_set "${config}")
+    inputs=("${config}" "args=${asr_args}" "upstream=${upstream}" "${token_list}"
         "${asr_stats_dir}"/{train,valid}/{speech_shape,text_shape."${token_type}"}
-        "${!text}/text")
+        "${!learning}/text")
     mapfile -t -O ${#inputs[@]} inputs < <(text_inputs)
     if [ -f "${upstream}/model.safetensors" ]; then
         inputs+=("${upstream}/model.safetensors")
     fi
-    mapfile -t options < <(asr_options "${config}" "${learns_on}" && stats_options "${learns_on}")
+    mapfile -t options < <(asr_options "${config}" && stats_options "${config}")
     if [ -n "${init}" ]; then
         inputs+=("${init}")
         options+=(--init_param "${init}")
     fi
     if to_train "${dir}" "${inputs[@]}"; then
         # shellcheck disable=SC2086
-        train "${dir}" espnet_ofa.bin.asr_train "${options[@]}" ${args}
+        train "${dir}" espnet_ofa.bin.asr_train "${options[@]}" ${asr_args}
         finish "${dir}"
     fi
 }

@@ -43,14 +43,10 @@ check_cls_upstream() {
     fi
 }
 
-# train_classifier DIR CONFIG[:valid] INIT [OPTION...]; INIT: a checkpoint to start from, or ""
+# train_classifier DIR CONFIG INIT [OPTION...]; INIT: a checkpoint to start from, or ""
 train_classifier() {
-    local dir=$1 config=${2%:valid} init=$3 options inputs which dump shapes file
-    local -A from=([train]=train [valid]=valid)
-    if [ "${config}" != "$2" ]; then
-        from[train]=valid
-        set -- "$@" "${lam_alone[@]}"
-    fi
+    local dir=$1 config=$2 init=$3 options inputs which dump shapes file
+    local -A from
     shift 3
     check_cls_upstream
     need_config "${config}"
@@ -65,6 +61,7 @@ train_classifier() {
     done
     options=(--config "${config}" --token_list "${token_list}"
         --frontend_conf "upstream=${upstream}" --frontend_conf "fs=${fs}")
+    from=([train]=$(learning_set "${config}") [valid]=valid)
     for which in train valid; do
         dump=${from[${which}]}_dump
         shapes=${cls_stats_dir}/${from[${which}]}

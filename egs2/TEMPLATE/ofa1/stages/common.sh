@@ -156,16 +156,14 @@ tool() { # LOG MODULE ARGUMENT...: one of our data tools as a job of its own
         python3 -m "espnet_ofa.bin.${module}" "$@"
 }
 
-config_name() { # CONFIG: conf/tuning/train_asr.yaml -> train_asr; ...yaml:valid -> train_asr_valid
-    local name=${1##*/}
-    name=${name/%.yaml:valid/_valid}
-    echo "${name%.yaml}"
+learning_set() { # CONFIG: train; or valid, where lambda alone learns: weights have fitted train
+    if grep -q '^[^#]*\balone: *true' "$1"; then echo valid; else echo train; fi
 }
 
-# CONFIG:valid is CONFIG with lambda alone learning, on the validation set: the weights have
-# fitted the training data, whose loss says little of lambda. What that adds to its options:
-# shellcheck disable=SC2034
-lam_alone=(--frontend_conf lam_conf.alone=true --frontend_conf guidance=0)
+config_name() { # CONFIG: conf/tuning/train_asr.yaml -> train_asr
+    local name=${1##*/}
+    echo "${name%.yaml}"
+}
 
 check_numbers() { # OPTION...
     local name
