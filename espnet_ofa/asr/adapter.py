@@ -92,11 +92,6 @@ class Adapter(nn.Module):
         self.alone = policy.learnable is not None and policy.learnable.alone
         if self.alone:
             wanted.append("lam_conf.alone")
-            if guidance:
-                raise ValueError(
-                    f"{self.role}: ofa: guidance trains alpha, but with lam_conf: "
-                    "{alone: true} only lambda learns; set guidance: 0"
-                )
         policy.used = compressor.uses_lam
         training = building_args() is not None and not loading_checkpoint()
         if not isinstance(compressor, CIFCompressor):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from espnet2.asr.espnet_model import ESPnetASRModel
@@ -99,7 +101,21 @@ class OFAASRModel(ESPnetASRModel):
     ) -> tuple[Tensor, dict[str, Tensor], Tensor]:
         """Loss, statistics and weight; see :meth:`ESPnetASRModel.forward`."""
         batch = speech, speech_lengths, text, text_lengths
-        return learn_lam(self.adapter, lambda: self._step(*batch, **kwargs))
+        with self._unscored():
+            return learn_lam(self.adapter, lambda: self._step(*batch, **kwargs))
+
+    @contextmanager
+    def _unscored(self) -> Iterator[None]:
+        """Where lambda learns alone, ESPnet takes a training step for validation, and
+        would search and count errors in it."""
+        names = [x for x in vars(self) if x.startswith("error_calculator")]
+        kept = {name: getattr(self, name) for name in names}
+        if self.adapter.alone and self.adapter.in_training:
+            vars(self).update(dict.fromkeys(names))
+        try:
+            yield
+        finally:
+            vars(self).update(kept)
 
     def _step(
         self,

@@ -8,6 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from espnet_ofa.asr.adapter import Adapter
+from espnet_ofa.asr.building import building_args, loading_checkpoint
 
 Step = Callable[[], tuple[Tensor, dict[str, Any], Tensor]]  # loss, statistics, weight
 
@@ -23,10 +24,20 @@ def learn_lam(adapter: Adapter, step: Step) -> tuple[Tensor, dict[str, Any], Ten
     Args:
         adapter: whose lambda it is.
         step: the model's forward.
+
+    Raises:
+        ValueError: lambda is to learn alone, and is frozen.
     """
     policy = adapter.policy
     learned = policy.learnable
-    if learned is None or not learned.raw.requires_grad or not adapter.in_training:
+    if learned is None or not adapter.in_training:
+        return step()
+    if not learned.raw.requires_grad:
+        if adapter.alone:
+            raise ValueError(
+                "nothing learns: lam_conf: {alone: true} freezes all but lambda, and "
+                "lambda is frozen, too (--freeze_param?)"
+            )
         return step()
     here, there = pair = learned.pair(policy.draw())
     with policy.at(there), adapter.second_look():
@@ -40,19 +51,35 @@ def learn_lam(adapter: Adapter, step: Step) -> tuple[Tensor, dict[str, Any], Ten
 
 
 def freeze_others(model: nn.Module, adapter: Adapter) -> None:
-    """Of ``lam_conf: {alone: true}``: let nothing but lambda learn.
+    """With ``lam_conf: {alone: true}``, let nothing but lambda learn.
 
-    Lambda trades compression for score, so it is to be judged where the weights have
-    not learned: a model that has fitted its training data has the same loss there at
-    most lambdas. Such data stay unseen if the weights keep their values.
+    Weights that have fitted their training data have the same loss there at most
+    lambdas. Data that they have not seen say more about lambda, and stay so only if
+    the weights do not learn from them.
+
+    Raises:
+        ValueError: there is nothing to choose lambda for, since the weights would be
+            random, or others are going to learn.
     """
-    if adapter.alone:
-        model.requires_grad_(False)
-        adapter.policy.requires_grad_(True)
+    if not adapter.alone:
+        return
+    args = None if loading_checkpoint() else building_args()
+    if args is not None and not getattr(args, "init_param", None):
+        raise ValueError(
+            f"{adapter.role}_conf: lam_conf: {{alone: true}} chooses lambda for a "
+            "finished model, and this one is random: give it, --init_param FILE"
+        )
+    if getattr(args, "use_adapter", False):
+        raise ValueError(
+            f"{adapter.role}_conf: lam_conf: {{alone: true}} leaves nothing for "
+            "ESPnet's use_adapter to train: remove one of them"
+        )
+    model.requires_grad_(False)
+    adapter.policy.requires_grad_(True)
 
 
 def evaluate_others(model: nn.Module, adapter: Adapter) -> None:
-    """The same in train mode: all but lambda compute as at evaluation."""
+    """With ``alone`` and in train mode, put all but lambda into eval mode."""
     if adapter.alone and model.training:
         model.eval()
         adapter.training = True

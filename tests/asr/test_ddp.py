@@ -27,14 +27,16 @@ def process_group(tmp_path):
         {"lam": 0.5, "freeze": True, "layer": "weighted"},
         {"lam": 0.5, "lam_train": "uniform", "sandwich": 1.0, "condition": ["lam"]},
         {"lam": "adaptive", "lam_price": 0.1, "guidance": 0.1, "ctc_guard": True},
+        {"lam": "adaptive", "lam_conf": {"alone": True}},
     ],
 )
 def test_three_steps(process_group, build, batch, upstream_conf, conf):
     # A parameter without gradient makes the second forward raise.
     for norm_first in (False, True):
         upstream = {**upstream_conf, "norm_first": norm_first}
+        conf = {"upstream": upstream, **conf}  # noqa: PLW2901
         model = build(
-            model="ofa", frontend="ofa", frontend_conf={"upstream": upstream, **conf}
+            model="ofa", frontend="ofa", frontend_conf=conf, init_param=["first.pth"]
         )
         parallel = DistributedDataParallel(model.train())
         for _ in range(3):

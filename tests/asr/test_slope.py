@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -25,6 +26,7 @@ def make(build, tiny):
     """(kind, lam_conf, **more) -> a model whose encoder is the adapter."""
 
     def run(kind: str, lam_conf: dict, **more) -> nn.Module:
+        first = {"init_param": more.pop("init_param", ["first.pth"])}
         inner = {**tiny, "input_layer": "linear", "dropout_rate": 0.0}
         conf = {
             "encoder": "ofa",
@@ -38,14 +40,15 @@ def make(build, tiny):
             },
         }
         if kind == "ctc":
-            return build(model="ofa", **conf)
+            return build(model="ofa", **conf, **first)
         if kind == "s2s":
-            return build(model="ofa", model_conf={"ctc_weight": 0.3}, **DECODER, **conf)
+            conf |= {"model_conf": {"ctc_weight": 0.3}, **DECODER, **first}
+            return build(model="ofa", **conf)
         pytest.importorskip("torcheval", reason="ESPnet's cls model needs it")
         args = OFACLSTask.get_parser().parse_args(["--output_dir", "x"])
         args.token_list = ["a", "b", "c", "<unk>"]
         for key, value in {
-            "model": "ofa", "normalize": None, "decoder": "ofa", **conf
+            "model": "ofa", "normalize": None, "decoder": "ofa", **conf, **first
         }.items():  # fmt: skip
             setattr(args, key, value)
         return OFACLSTask.build_model(args)
@@ -187,11 +190,30 @@ def test_lambda_alone_learns(make, kind, monkeypatch):
     assert model.eval()(**batch)[1]["lam"].item() == policy.learnable.value().item()
 
 
-def test_lambda_alone_and_what_would_train_others(make, build, tiny):
-    with pytest.raises(ValueError, match="only lambda learns; set guidance: 0"):
-        make("ctc", {"alone": True}, guidance=5.0)
+@pytest.mark.parametrize("kind", ["ctc", "s2s"])
+def test_lambda_alone_counts_no_errors(make, kind):
+    """ESPnet would do so in each step, twice, and for a transducer search for it."""
+    model = make(kind, {"alone": True}).train()
+    model.error_calculator = counter = Mock(return_value=(0.5, 0.5))
+    model(**batch_of(kind))
+    assert not counter.called and model.error_calculator is counter
+    model.eval()(**batch_of(kind))
+    assert counter.called
+
+
+def test_lambda_alone_needs_a_finished_model(make, build, tiny):
+    for kind in ("ctc", "cls"):
+        with pytest.raises(ValueError, match=r"this one is random.*--init_param FILE"):
+            make(kind, {"alone": True}, init_param=[])
+    frozen = make("ctc", {"alone": True}).train()
+    frozen.encoder.requires_grad_(False)  # --freeze_param encoder
+    with pytest.raises(ValueError, match="nothing learns: .*lambda is frozen, too"):
+        frozen(**batch_of("ctc"))
     conf = {"encoder": "transformer", "encoder_conf": {**tiny, "input_layer": "linear"}}
     conf |= {"lam": "adaptive", "lam_conf": {"alone": True}}
+    lora = {"use_adapter": True, "init_param": ["first.pth"]}
+    with pytest.raises(ValueError, match="nothing for ESPnet's use_adapter"):
+        build(model="ofa", encoder="ofa", encoder_conf=conf, **lora)
     stock = build(encoder="ofa", encoder_conf=conf).train()
     with pytest.raises(RuntimeError, match=r"lam_conf\.alone.*set `model: ofa`"):
         stock(**batch_of("ctc"))
@@ -205,7 +227,8 @@ def test_lambda_alone_sees_no_masks(build, upstream_conf):
     same = {}
     for alone in (False, True):
         lam = {"lam": "adaptive", "lam_conf": {"alone": alone}}
-        model = build(frontend="ofa", frontend_conf=conf | lam, model="ofa").train()
+        adapter = {"frontend": "ofa", "frontend_conf": conf | lam}
+        model = build(model="ofa", init_param=["first.pth"], **adapter).train()
         wave = batch["speech"], batch["speech_lengths"]
         first, second = (model.frontend._extract(*wave)[0] for _ in range(2))
         same[alone] = first.equal(second)

@@ -8,6 +8,7 @@ import pytest
 
 STAGES = Path(__file__).resolve().parents[2] / "egs2/TEMPLATE/ofa1/stages"
 COMMON = STAGES / "common.sh"
+DEFAULTS = {"OFA_TEMPLATE": str(STAGES.parent), "overwrite": "false"}
 
 
 @pytest.fixture
@@ -19,7 +20,7 @@ def shell(tmp_path):
         return subprocess.run(
             ["bash", "-c", f"set -euo pipefail\n. {COMMON}\n{script}"],
             cwd=tmp_path,
-            env={**os.environ, "overwrite": "false", **env},
+            env={**os.environ, **DEFAULTS, **env},
             capture_output=True,
             text=True,
         )

@@ -35,7 +35,7 @@ def parse(tmp_path_factory):
     def parse_options(config, *more, upstream=folder / "upstream.yaml"):
         options = ["--config", str(config), "--token_list", f"{folder}/classes.txt"]
         options += ["--frontend_conf", f"upstream={upstream}", *more]
-        options += ["--frontend_conf", "fs=16k"]
+        options += ["--frontend_conf", "fs=16k", "--init_param", "first.pth"]
         return OFACLSTask.get_parser().parse_args(options)
 
     return parse_options

@@ -51,7 +51,7 @@ def build(asr_task, token_list, tmp_path_factory):
         folder = tmp_path_factory.mktemp("upstream")
         options = ["--config", str(config), "--token_list", str(token_list)]
         options += ["--frontend_conf", f"upstream={upstream_of(config, folder)}"]
-        options += ["--frontend_conf", "fs=16k"]
+        options += ["--frontend_conf", "fs=16k", "--init_param", "first.pth"]
         model = asr_task.build_model(asr_task.get_parser().parse_args(options))
         shapes[config] = {n: tuple(p.shape) for n, p in model.named_parameters()}
         return model

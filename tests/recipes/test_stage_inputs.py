@@ -429,3 +429,30 @@ def test_a_training_asks_for_the_cores_that_it_uses(recipe, config, options, cor
     done = run(f"train exp module --config conf.yaml {options}", **settings)
     assert done.returncode == 0, done.stderr
     assert f"--gpu 1 --num_threads {cores} exp/train.log" in done.stdout
+
+
+ALONE = {
+    "frontend_conf: {lam_conf: {init: 0.5, alone: true}}": "valid",
+    "encoder_conf:\n    lam_conf:\n        alone: yes": "valid",
+    '{"preencoder_conf": {"lam_conf": {"alone" : true}}}': "valid",
+    "frontend_conf: {lam_conf: {alone: false}}": "train",
+    "frontend_conf: {lam_conf: null}  # alone: true": "train",
+    "frontend: default\nencoder_conf: null": "train",
+    "": "train",
+}
+
+
+@pytest.mark.parametrize("text", ALONE)
+def test_lambda_alone_learns_on_the_validation_set(recipe, text):
+    write, run = recipe
+    write("conf.yaml", text)
+    done = run("learning_set conf.yaml")
+    assert done.stdout.split() == [ALONE[text]], done.stderr
+
+
+def test_only_a_configuration_says_that_lambda_learns_alone(recipe):
+    _, run = recipe
+    options = "--frontend_conf lam_conf.alone=true"
+    sourced = f". {TEMPLATE}/utils/parse_options.sh; . {TEMPLATE}/stages/systems.sh"
+    done = run(sourced, system="ofa", asr_args=options)
+    assert done.returncode == 2 and "lam_conf.alone is for config" in done.stderr

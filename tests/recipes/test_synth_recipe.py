@@ -8,6 +8,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+import torch
 
 RECIPE = Path(__file__).resolve().parents[2] / "egs2/synth/ofa1"
 LAMS = [0.0, 0.64, 1.0]
@@ -82,6 +83,18 @@ def test_other_systems(finished):
         (adaptive,) = rows(finished[0], system)
         assert adaptive["adaptive"] == "True"
         assert 0 < float(adaptive["lambda"]) < 1
+        moved = float(adaptive["lambda"]) - float(adaptive["lambda_start"])
+        assert abs(moved) > 1e-6
+
+
+def test_lambda_alone_leaves_the_recogniser(finished):
+    first, alone = (
+        torch.load(path / "valid.cer_ctc.ave.pth", weights_only=True)
+        for name in ("my_ctc", "train_asr_adaptive_valid")
+        for path in finished[0].glob(f"exp/asr_{name}_raw_en_bpe50")
+    )
+    counts = {"frontend.upstream.policy.draws", "frontend.updates"}
+    assert all(v.equal(alone[k]) for k, v in first.items() if k not in counts)
 
 
 def test_upstream_is_exported_with_its_rate(finished):

@@ -42,8 +42,8 @@ fs=16k                 # sampling rate; upstreams need 16k
 system=ofa             # or another of stages/systems.sh, as which upstream was pre-trained
 upstream=""            # pre-trained upstream: folder or hub id; or a .yaml: random weights
 cls_config=conf/train_cls.yaml  # training configuration; lambda is drawn at each step
-adaptive_configs="conf/train_cls_adaptive.yaml conf/train_cls_adaptive_price.yaml conf/train_cls_adaptive_valid.yaml"  # learning
-                       # lambda; those with lam_conf: {alone: true} learn it on --valid_set
+adaptive_configs="conf/train_cls_adaptive.yaml conf/train_cls_adaptive_price.yaml conf/train_cls_adaptive_valid.yaml"  # learning lambda;
+                       # with lam_conf: {alone: true} on --valid_set, with weights as they are
 fixed_lams=""          # also one model for each of these lambdas alone, e.g. "0 0.643 1"
 cls_args=""            # more options for cls_train, e.g. "--max_epoch 3"
 cls_tag=""             # suffix of the models' folders; by default from the configuration

@@ -79,8 +79,8 @@ ssl_model=""           # checkpoint that becomes the upstream; by default that o
 ## Recognition
 asr_config=conf/train_asr_ctc.yaml  # CTC fine-tuning
 s2s_config=conf/train_asr_s2s.yaml  # joint CTC/attention fine-tuning
-adaptive_configs="conf/train_asr_adaptive.yaml conf/train_asr_adaptive_price.yaml conf/train_asr_adaptive_valid.yaml"  # learning
-                       # lambda; those with lam_conf: {alone: true} learn it on --valid_set
+adaptive_configs="conf/train_asr_adaptive.yaml conf/train_asr_adaptive_price.yaml conf/train_asr_adaptive_valid.yaml"  # learning lambda;
+                       # with lam_conf: {alone: true} on --valid_set, with weights as they are
 s2s_adaptive_configs=""  # the same, starting from the joint model
 asr_args=""            # more options for asr_train, stages 9 to 12
 asr_tag=""             # suffix of the CTC model's folder; by default from the configuration.

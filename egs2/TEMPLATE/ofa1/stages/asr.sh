@@ -52,8 +52,8 @@ train() { # DIR MODULE OPTION...: ESPnet's trainer; an interrupted training goes
         "${command[@]}" --ngpu "${ngpu}"
 }
 
-asr_options() { # CONFIG: what all of ESPnet's ASR commands share, one per line
-    local -A from=([train]=$(learning_set "$1") [valid]=valid)
+asr_options() { # CONFIG [SET]: what all of ESPnet's ASR commands share, one per line
+    local -A from=([train]=${2:-train} [valid]=valid)
     printf '%s\n' --config "$1" --use_preprocessor true --token_type "${token_type}" \
         --token_list "${token_list}" --bpemodel "${bpemodel}" \
         --non_linguistic_symbols "${nlsyms_txt}" --cleaner "${cleaner}" --g2p none
@@ -69,8 +69,8 @@ asr_options() { # CONFIG: what all of ESPnet's ASR commands share, one per line
     done
 }
 
-stats_options() { # CONFIG: shapes, for training
-    local -A from=([train]=$(learning_set "$1") [valid]=valid)
+stats_options() { # SET: shapes, for training
+    local -A from=([train]=$1 [valid]=valid)
     local which shapes
     for which in train valid; do
         shapes=${asr_stats_dir}/${from[${which}]}
@@ -146,19 +146,20 @@ collect_shapes() { # LOGDIR JOBS OUT
 
 # fine_tune DIR CONFIG [INIT]: train a recogniser, from a checkpoint where one is given
 fine_tune() {
-    local dir=$1 config=$2 init=${3:-} options inputs learning
+    local dir=$1 config=$2 init=${3:-} options inputs learning text
     check_upstream
     need_config "${config}"
     need "${asr_stats_dir}/.done" 9
-    learning=asr_$(learning_set "${config}")
+    learning=$(learning_set "${config}")
+    text=asr_${learning}
     inputs=("${config}" "args=${asr_args}" "upstream=${upstream}" "${token_list}"
         "${asr_stats_dir}"/{train,valid}/{speech_shape,text_shape."${token_type}"}
-        "${!learning}/text")
+        "${!text}/text")
     mapfile -t -O ${#inputs[@]} inputs < <(text_inputs)
     if [ -f "${upstream}/model.safetensors" ]; then
         inputs+=("${upstream}/model.safetensors")
     fi
-    mapfile -t options < <(asr_options "${config}" && stats_options "${config}")
+    mapfile -t options < <(asr_options "${config}" "${learning}" && stats_options "${learning}")
     if [ -n "${init}" ]; then
         inputs+=("${init}")
         options+=(--init_param "${init}")

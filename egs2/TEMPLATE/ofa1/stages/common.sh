@@ -156,8 +156,8 @@ tool() { # LOG MODULE ARGUMENT...: one of our data tools as a job of its own
         python3 -m "espnet_ofa.bin.${module}" "$@"
 }
 
-learning_set() { # CONFIG: train; or valid, where lambda alone learns: weights have fitted train
-    if grep -q '^[^#]*\balone: *true' "$1"; then echo valid; else echo train; fi
+learning_set() { # CONFIG: the set that it learns on, train or valid
+    python3 "${OFA_TEMPLATE}/pyscripts/learning_set.py" "$1"
 }
 
 config_name() { # CONFIG: conf/tuning/train_asr.yaml -> train_asr

@@ -17,6 +17,11 @@ upstream_options() { # KEY=VALUE...: VALUE in YAML, without blanks
     printf ' --upstream_conf %s' "$@"
 }
 
+case ${asr_args} in
+    *lam_conf.alone=*) usage_error "lam_conf.alone is for configurations, which decide on" \
+        "which set they learn: see conf/train_*_adaptive_valid.yaml" ;;
+esac
+
 choose_system() {
     local ssl='' asr='' lambdas=none # at which it runs: none, one or all
     ssl_system=${system}
