@@ -9,7 +9,8 @@ import torch
 import yaml
 
 TINY = Path(__file__).parents[2] / "egs2" / "TEMPLATE" / "ofa1" / "conf" / "tiny"
-FILES = sorted(TINY.glob("train_asr_*.yaml"))
+# Where lambda learns alone, nobody moves alpha.
+FILES = sorted(f for f in TINY.glob("train_asr_*.yaml") if "_valid" not in f.stem)
 
 
 def test_there_are_tiny_configs():
