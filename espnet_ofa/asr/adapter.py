@@ -67,7 +67,6 @@ class Adapter(nn.Module):
     frame_ms: float
     policy: LamPolicy
     sandwich: float = 0.0  # of the frontend only
-    alone: bool = False  # nothing but lambda learns
 
     def _setup(
         self,
@@ -84,14 +83,12 @@ class Adapter(nn.Module):
                 ("guidance", guidance),
                 ("ctc_guard", ctc_guard),
                 ("sandwich", self.sandwich),
+                ("lam_conf.alone", self.alone),
             )
             if value
         ]
         check_package()
         policy = self.policy
-        self.alone = policy.learnable is not None and policy.learnable.alone
-        if self.alone:
-            wanted.append("lam_conf.alone")
         policy.used = compressor.uses_lam
         training = building_args() is not None and not loading_checkpoint()
         if not isinstance(compressor, CIFCompressor):
@@ -149,6 +146,11 @@ class Adapter(nn.Module):
         """Start a batch: (B,) units that the labels of each utterance need."""
         self._needed = needed
         self._graph = None
+
+    @property
+    def alone(self) -> bool:
+        """True where nothing but lambda learns."""
+        return self.policy.learnable is not None and self.policy.learnable.alone
 
     @property
     def in_training(self) -> bool:
