@@ -71,7 +71,7 @@ class OFAClassificationModel(ESPnetClassificationModel):
         """Loss, statistics and weight; see :class:`ESPnetClassificationModel`."""
         adapter = self.adapter
         batch = speech, speech_lengths, label, label_lengths
-        return learn_lam(adapter, lambda: self._step(adapter, *batch, **kwargs))
+        return learn_lam(self, adapter, lambda: self._step(adapter, *batch, **kwargs))
 
     def _step(
         self,

@@ -28,7 +28,7 @@ class OFAASRModel(ESPnetASRModel):
     reports, for train and valid, the measured ``period_ms``, ``lam``, and
     ``infeasible``: the share of utterances that have fewer units than CTC needs for
     their labels. ESPnet's CTC gives those zero loss (``zero_infinity``), so nobody else
-    would notice.
+    would notice, and ``valid.loss`` is no measure to choose checkpoints by.
 
     Takes the arguments of :class:`ESPnetASRModel`.
 
@@ -102,7 +102,7 @@ class OFAASRModel(ESPnetASRModel):
         """Loss, statistics and weight; see :meth:`ESPnetASRModel.forward`."""
         batch = speech, speech_lengths, text, text_lengths
         with self._unscored():
-            return learn_lam(self.adapter, lambda: self._step(*batch, **kwargs))
+            return learn_lam(self, self.adapter, lambda: self._step(*batch, **kwargs))
 
     @contextmanager
     def _unscored(self) -> Iterator[None]:

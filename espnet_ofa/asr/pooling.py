@@ -104,6 +104,11 @@ class UnitPooling(nn.Module):
                 "weights: duration: built outside ESPnet's build_model; call "
                 "attach(frontend) with the adapter that compresses"
             )
+        if getattr(self, "_is_replica", False):  # whose source is the original's
+            raise RuntimeError(
+                "weights: duration does not work under torch's DataParallel: train on "
+                "several GPUs with --multiprocessing_distributed true"
+            )
         durations = self._source[0].take_durations()
         if durations.shape != (size, count):
             raise ValueError(

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
+import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from espnet_ofa.asr.adapter import Adapter
 from espnet_ofa.asr.building import building_args, loading_checkpoint
@@ -13,15 +16,36 @@ from espnet_ofa.asr.building import building_args, loading_checkpoint
 Step = Callable[[], tuple[Tensor, dict[str, Any], Tensor]]  # loss, statistics, weight
 
 
-def learn_lam(adapter: Adapter, step: Step) -> tuple[Tensor, dict[str, Any], Tensor]:
+@contextmanager
+def _same_draws(model: nn.Module, device: torch.device) -> Iterator[None]:
+    """Within, masks and dropout are those of what comes after, which counts norms.
+
+    Else their noise would be most of the difference between two near lambdas.
+    """
+    norms = [m for m in model.modules() if isinstance(m, _BatchNorm)]
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.momentum = 0.0
+    try:
+        with torch.random.fork_rng([device] if device.type == "cuda" else []):
+            yield
+    finally:
+        for norm, momentum in zip(norms, momenta, strict=True):
+            norm.momentum = momentum
+
+
+def learn_lam(
+    model: nn.Module, adapter: Adapter, step: Step
+) -> tuple[Tensor, dict[str, Any], Tensor]:
     """Run a step of the model; in training, lambda gets its gradient from two.
 
-    The weights learn at one lambda of the pair, the other costs a forward. Pairs are
-    drawn about the learned lambda, which is what ``lam`` in the statistics is;
-    ``lam_slope`` is this step's estimate, price included. Averaged over steps it tells
-    an optimum (about zero) from a bound.
+    The weights learn at one lambda of the pair, the other costs a forward, with the
+    same masks and the same seed of dropout. Pairs are drawn about the learned lambda,
+    which is what ``lam`` in the statistics is; ``lam_slope`` is this step's estimate,
+    price included. Averaged over steps it tells an optimum (about zero) from a bound.
 
     Args:
+        model: the whole of it.
         adapter: whose lambda it is.
         step: the model's forward.
 
@@ -40,7 +64,8 @@ def learn_lam(adapter: Adapter, step: Step) -> tuple[Tensor, dict[str, Any], Ten
             )
         return step()
     here, there = pair = learned.pair(policy.draw())
-    with policy.at(there), adapter.second_look():
+    same_draws = _same_draws(model, learned.raw.device)
+    with policy.at(there), adapter.second_look(), same_draws:
         other = step()[0]
     with policy.at(here):
         loss, stats, weight = step()

@@ -1,5 +1,6 @@
 """Turn a pre-training checkpoint into an upstream directory, and measure its rate.
 
+Its ``target_rate`` is that of the segments of training, which tasks then hold.
 ``rate.json``, beside the weights, holds at each lambda the measured frame period and,
 where training's validation targets cover the data, the ceiling: the share of masked
 frames that carry the majority code of their unit.
@@ -29,7 +30,11 @@ from espnet_ofa.pretrain.masked import (
 from espnet_ofa.pretrain.targets import check_targets
 from espnet_ofa.report.budget import model_checksum
 from espnet_ofa.report.tables import PERIOD_TOLERANCE
-from espnet_ofa.subsampling.rate import DEFAULT_MEAN_ALPHA, lam_to_period_ms
+from espnet_ofa.subsampling.rate import (
+    DEFAULT_MEAN_ALPHA,
+    FRAME_MS,
+    lam_to_period_ms,
+)
 from espnet_ofa.upstream.audio import read_wave
 from espnet_ofa.upstream.checkpoint import load_upstream, save_pretrained
 from espnet_ofa.upstream.config import UpstreamConfig
@@ -193,7 +198,10 @@ def main(cmd: Sequence[str] | None = None) -> None:
     labels = read_labels(conf, waves)
     lams = args.lams if upstream.compressor.uses_lam else [1.0]
     rows = measure(upstream, list(waves.values()), lams, labels, **mask)
-    if not upstream.compressor.uses_lam:
+    if upstream.compressor.uses_lam:
+        # The rate that tasks will hold is the one that alpha was guided to.
+        upstream.config.compressor_conf["target_rate"] = FRAME_MS / target
+    else:
         target, source = rows[0]["period_ms"], "measured: there is no lambda"
     save_pretrained(upstream, args.output_dir)
     report = {

@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
+from espnet2.utils.nested_dict_action import NestedDictAction
 from torch.nn.utils.rnn import pad_sequence
 from tqdm import tqdm
 
@@ -21,7 +22,7 @@ from espnet_ofa.data.kaldi_dir import DataDir
 from espnet_ofa.pretrain.cache import DTYPES as FILE_DTYPES
 from espnet_ofa.pretrain.cache import CacheWriter
 from espnet_ofa.pretrain.distill import LAYERS
-from espnet_ofa.pretrain.teacher import DTYPES, Teacher, load_teacher
+from espnet_ofa.pretrain.teacher import Teacher, load_configured
 from espnet_ofa.upstream.audio import count_samples, read_wave
 from espnet_ofa.upstream.extractor import frame_lengths
 
@@ -72,7 +73,12 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument("--output_dir", required=True)
     parser.add_argument("--teacher", required=True, help="folder, file or hub id")
     parser.add_argument("--layers", type=int, nargs="+", default=list(LAYERS))
-    parser.add_argument("--teacher_dtype", choices=[*DTYPES], default="float32")
+    parser.add_argument(
+        "--teacher_conf",
+        action=NestedDictAction,
+        default={},
+        help="as in training: dtype, and hints for encoders without a configuration",
+    )
     parser.add_argument("--dtype", choices=[*FILE_DTYPES], default="float16")
     parser.add_argument("--shard_mb", type=float, default=256)
     parser.add_argument("--batch_seconds", type=float, default=60)
@@ -89,7 +95,7 @@ def main(cmd: Sequence[str] | None = None) -> None:
         raise ValueError(
             f"--data_dirs must differ in their last part: {args.data_dirs}"
         )
-    teacher = load_teacher(args.teacher, args.teacher_dtype)
+    teacher = load_configured(args.teacher, args.teacher_conf)
     facts = teacher.cache_facts(args.layers, args.dtype)
     teacher.to(args.device)
     for name, data in dirs.items():

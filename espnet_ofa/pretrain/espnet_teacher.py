@@ -38,11 +38,13 @@ class ESPnetTeacher(Teacher):
         from espnet2.tasks.ssl import SSLTask  # takes seconds to load
 
         config = checkpoint.with_name("config.yaml")
-        model: Any = SSLTask.build_model_from_file(str(config))[0].eval()
+        built, args = SSLTask.build_model_from_file(str(config))
+        model: Any = built.eval()
         load_strictly(model, read_weights(checkpoint), str(checkpoint))
         layers = model.encoder.encoders
         super().__init__(name, model.encoder.output_size(), len(layers))
         self.model = model
+        self.args = args
         self._embedding: Tensor
         layers[0].register_forward_pre_hook(self._keep)
         self._check_frames()
@@ -55,6 +57,13 @@ class ESPnetTeacher(Teacher):
                 f"expected dtype: float32, found {dtype}"
             )
         return self
+
+    def settings(self) -> dict:
+        """What the configuration says of frontend and encoder."""
+        parts = "frontend", "preencoder", "encoder", "normalize"
+        known = vars(self.args)
+        names = [name for part in parts for name in (part, f"{part}_conf")]
+        return {name: known.get(name) for name in names}
 
     def _keep(self, layer: nn.Module, args: tuple) -> None:
         x = args[0]  # with its positions, where those are relative

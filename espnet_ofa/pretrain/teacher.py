@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -81,9 +82,14 @@ class Teacher(nn.Module):
                 f"found {list(layers)}"
             )
 
+    def settings(self) -> dict:
+        """What the hidden states depend on beside the weights, such as heads."""
+        return {} if self.front is None else self.front.config.to_dict()
+
     def fingerprint(self) -> str:
-        """Hex digest of the weights as they are used, and of the precision."""
-        digest = hashlib.sha256()
+        """Hex digest of the weights as they are used, precision and settings."""
+        settings = json.dumps(self.settings(), sort_keys=True)
+        digest = hashlib.sha256(settings.encode())
         for name, value in sorted(self.state_dict().items()):
             digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
             raw = value.detach().cpu().contiguous().flatten().view(torch.uint8)
@@ -149,9 +155,10 @@ class UpstreamTeacher(Teacher):
         assert front is not None
         out = front(wave, lengths, lam=0.0, num_layers=depth)
         states, config = out.hidden_states, front.config
-        if config.merge or not (
-            front.compressor.uses_lam or config.compressor == "none"
-        ):  # units are not frames
+        at_frames = config.compressor == "none" or (
+            front.compressor.uses_lam and front.compressor.threshold == 1
+        )
+        if config.merge or not at_frames:
             size = int(front.frame_lengths(torch.tensor([wave.shape[1]])))
             states = [expand(x, out.durations, size) for x in states]
         return states, out.frame_lengths
@@ -184,6 +191,7 @@ class WavLMTeacher(Teacher):
         kind: Any = WavLMEncoder
         if source.config.norm_first:
             kind = WavLMEncoderStableLayerNorm
+        self.conf = conf
         self.layers = kind(WavLMConfig(**conf)).layers
         own = self.layers.state_dict()
         complain(
@@ -198,6 +206,10 @@ class WavLMTeacher(Teacher):
             ],
         )
         self.layers.load_state_dict(weights)
+
+    def settings(self) -> dict:
+        """Those of the front and of the layers."""
+        return super().settings() | {"wavlm": self.conf}
 
     def _states(self, wave, lengths, depth):
         front = self.front
@@ -216,6 +228,16 @@ class WavLMTeacher(Teacher):
         if norm_first and depth == self.depth:
             states[-1] = transformer.norm(x)
         return states, n_frames
+
+
+def load_configured(name: str | Path, conf: dict) -> Teacher:
+    """A teacher by the ``teacher_conf`` of a training: ``dtype``, hints, ``init``.
+
+    Raises:
+        FileNotFoundError, ValueError, ImportError: see :func:`load_teacher`.
+    """
+    hints = {key: value for key, value in conf.items() if key not in ("init", "dtype")}
+    return load_teacher(name, conf.get("dtype", "float32"), hints)
 
 
 def load_teacher(

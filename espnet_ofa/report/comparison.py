@@ -181,7 +181,7 @@ def rivals_table(tasks: Sequence[Task], models: Sequence[str]) -> str:
                 period = f"{point.period_ms:.1f}"
                 name = f"{task.name}, {task.metric} (%)"
                 body.append([name, rival.system, period, _text(point), *cells])
-    header = ["task", "one frame period", "ms", "it", *models]
+    header = ["task", "one frame period", "ms", "error", *models]
     return markdown_table(header, body) if body else ""
 
 
@@ -201,8 +201,8 @@ def learned_table(tasks: Sequence[Task], models: Sequence[str]) -> str:
                 else:
                     line += ["-", "-", "-"]
                 body.append(line)
-    header = ["task", "system", "learned lambda", "ms", "it"]
-    header += ["best lambda of the grid", "ms", "it"]
+    header = ["task", "system", "learned lambda", "ms", "error"]
+    header += ["best lambda of the grid", "ms", "error"]
     return markdown_table(header, body) if body else ""
 
 

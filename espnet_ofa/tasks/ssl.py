@@ -18,7 +18,7 @@ from espnet_ofa.pretrain.distill import LAYERS, DistillationModel, start_from_te
 from espnet_ofa.pretrain.model import MaskedPredictionModel
 from espnet_ofa.pretrain.segments import check_boundaries
 from espnet_ofa.pretrain.targets import check_targets
-from espnet_ofa.pretrain.teacher import Teacher, load_teacher
+from espnet_ofa.pretrain.teacher import Teacher, load_configured
 from espnet_ofa.subsampling.rate import DEFAULT_MEAN_ALPHA, LamPolicy
 from espnet_ofa.tasks.audio import AudioTask
 from espnet_ofa.tasks.trainer import FiniteTrainer
@@ -299,8 +299,7 @@ def _cache_facts(name: str | None, conf: tuple, layers: tuple[int, ...]) -> Cach
 def _load_teacher(name: str | None, conf: dict) -> Teacher:
     if name is None:
         raise ValueError("model: distill needs --teacher (folder, file or hub id)")
-    hints = {key: value for key, value in conf.items() if key not in ("init", "dtype")}
-    return load_teacher(name, conf.get("dtype", "float32"), hints)
+    return load_configured(name, conf)
 
 
 def _data_names(args: argparse.Namespace) -> set[str]:

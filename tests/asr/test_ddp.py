@@ -1,4 +1,4 @@
-"""Data-parallel training works without find_unused_parameters."""
+"""Data-parallel training needs find_unused_parameters for frozen first steps only."""
 
 from __future__ import annotations
 
@@ -28,6 +28,7 @@ def process_group(tmp_path):
         {"lam": 0.5, "lam_train": "uniform", "sandwich": 1.0, "condition": ["lam"]},
         {"lam": "adaptive", "lam_price": 0.1, "guidance": 0.1, "ctc_guard": True},
         {"lam": "adaptive", "lam_conf": {"alone": True}},
+        {"lam": 0.5, "lam_train": "uniform", "freeze_updates": 1},
     ],
 )
 def test_three_steps(process_group, build, batch, upstream_conf, conf):
@@ -38,6 +39,8 @@ def test_three_steps(process_group, build, batch, upstream_conf, conf):
         model = build(
             model="ofa", frontend="ofa", frontend_conf=conf, init_param=["first.pth"]
         )
-        parallel = DistributedDataParallel(model.train())
+        parallel = DistributedDataParallel(
+            model.train(), find_unused_parameters="freeze_updates" in conf
+        )
         for _ in range(3):
             parallel(**batch)[0].sum().backward()

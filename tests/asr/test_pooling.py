@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -181,6 +182,15 @@ def test_units_that_are_not_the_adapters_are_refused(parts):
             model.decoder(units[:, ::2], (lengths + 1) // 2)
         with pytest.raises(RuntimeError, match="has not run since"):
             model.decoder(units, lengths)
+
+
+def test_durations_under_data_parallel_are_refused():
+    """A replica would take those of the original's frontend."""
+    pooling = OFADecoder(2, 4).pooling
+    pooling.attach(Mock())
+    pooling._is_replica = True  # as torch.nn.parallel.replicate marks them
+    with pytest.raises(RuntimeError, match="--multiprocessing_distributed true"):
+        pooling(torch.zeros(1, 2, 4), torch.tensor([2]))
 
 
 @pytest.mark.parametrize("std", [False, True])

@@ -131,6 +131,42 @@ def test_a_step_looks_twice_and_learns_from_one(make, monkeypatch):
     assert adapter.policy.draws == 1  # one draw a step
 
 
+@pytest.mark.parametrize("kind", ["ctc", "cls"])
+def test_both_looks_see_the_same_draws(make, kind, monkeypatch):
+    """At one lambda there is no difference; batch norms count a step once."""
+    model = make(kind, {"init": 0.6}).train()
+    norm = nn.BatchNorm1d(16, momentum=0.5)
+    inner = model.encoder.inner
+    inner.after_norm = nn.Sequential(
+        inner.after_norm, nn.Dropout(0.5), _Rows(norm)
+    )  # fmt: skip
+    once = _Rows(nn.BatchNorm1d(16, momentum=0.5))
+    seen = []
+    model.encoder.inner.after_norm[1].register_forward_hook(
+        lambda module, args, out: seen.append(out.detach())
+    )
+    monkeypatch.setattr(model.encoder.policy, "draw", lambda: 0.5)  # no distance
+    model(**batch_of(kind))
+    first, second = seen
+    assert first.equal(second) and (first == 0).any()
+    once(second)
+    assert norm.running_mean.allclose(once.norm.running_mean)
+    assert norm.momentum == 0.5
+    model(**batch_of(kind))
+    assert not seen[2][:, :1].equal(second[:, :1])  # the next step draws anew
+
+
+class _Rows(nn.Module):
+    """A batch norm over the last axis."""
+
+    def __init__(self, norm: nn.BatchNorm1d) -> None:
+        super().__init__()
+        self.norm = norm
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.norm(x.transpose(1, 2)).transpose(1, 2)
+
+
 def test_an_infeasible_utterance_is_no_reward(make):
     """Its loss is zero to ESPnet: lambda would go where labels do not fit."""
     ctc = make("ctc", {"init": 0.9}).train()

@@ -265,6 +265,16 @@ SQUEEZE = {
 }
 
 
+def test_a_teacher_of_long_units_answers_for_every_frame():
+    """Threshold 2 makes units of two frames even at lambda 0."""
+    conf = {"compressor": "cif", "compressor_conf": {"threshold": 2.0}}
+    teacher = make_teacher(**conf)
+    data = batch()
+    states, n_frames = teacher(*data.values(), [0, 3])
+    assert states.shape[:2] == (2, 50) and n_frames.tolist() == [50, 30]
+    assert states[:, 0:30:2].equal(states[:, 1:30:2])
+
+
 def test_a_stochastic_teacher_runs_at_its_finest():
     teacher = make_teacher(**SQUEEZE)
     data = batch()

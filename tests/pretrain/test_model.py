@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch.nn import functional as F
 
 from espnet_ofa.pretrain.masked import draw_frame_mask
 from espnet_ofa.pretrain.model import MaskedPredictionModel
@@ -262,13 +263,41 @@ def test_told_of_its_rate_it_trains():
     assert [n for n, p in model.named_parameters() if p.grad is None] == []
 
 
-def test_padding_changes_nothing_the_model_counts():
-    model = make(mask_share=0.4, mask_span_ms=40).eval()
-    data = batch()
-    wide = dict(data)
-    wide["speech"] = torch.nn.functional.pad(data["speech"], (0, 3200), value=9.0)
-    wide["targets"] = torch.nn.functional.pad(data["targets"], (0, 10), value=-1)
-    with torch.no_grad():
-        for name in ("period_ms", "mean_alpha"):
-            a, b = model(**data)[1][name], model(**wide)[1][name]
-            torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-5)
+@pytest.mark.parametrize(
+    ("compressor", "conf", "shape"),
+    [
+        ("cif", {}, {}),
+        ("mean", {"factor": 3}, {}),
+        ("squeeze", SQUEEZE, {"upsampler": True}),
+        ("none", {}, {"merge": {"layers": [0], "ratio": 0.3}}),
+    ],
+)
+@pytest.mark.parametrize("segments", [False, True])
+def test_padding_has_no_part_in_training(
+    compressor, conf, shape, segments, monkeypatch
+):
+    lam = 0.5 if compressor == "cif" else None
+    model = make(lam, None, compressor, conf, shape, clear_weight=0.5)
+    frames = torch.arange(60)
+    mask = (frames % 12 < 6) & (frames < torch.tensor([[50], [30]]))  # 120 ms spans
+    monkeypatch.setattr(
+        "espnet_ofa.pretrain.model.draw_frame_mask", lambda n, size, *_: mask[:, :size]
+    )
+    data = batch() | (SEGMENTS if segments else {})
+    wide = data | {
+        "speech": F.pad(data["speech"], (0, 3200), value=9.0),
+        "targets": F.pad(data["targets"], (0, 10), value=-1),
+    }
+    wide["speech"][1, int(data["speech_lengths"][1]) :] = 9.0
+    counted, gradients = [], []
+    for given in (data, wide):
+        model.zero_grad()
+        loss, stats, _ = model(**given)
+        loss.backward()
+        counted.append({k: v.detach() for k, v in stats.items() if v is not None})
+        gradients.append(
+            {n: p.grad for n, p in model.named_parameters() if p.grad is not None}
+        )
+    assert len(gradients[0]) > 10 and "loss_masked" in counted[0]
+    torch.testing.assert_close(*counted, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(*gradients, atol=1e-5, rtol=1e-4)

@@ -137,6 +137,13 @@ def test_asr_config(config, build):
     assert ("loss_price" in stats) == ("price" in config.name)
 
 
+def test_frozen_first_steps_work_on_several_gpus():
+    frozen = [yaml.safe_load(p.read_text()) for p in FILES]
+    frozen = [c for c in frozen if "freeze_updates" in c.get("frontend_conf", {})]
+    assert len(frozen) >= 8
+    assert all(conf.get("unused_parameters") is True for conf in frozen)
+
+
 def test_schedules_end_with_the_training():
     ends = {}
     for path in (ROOT / "egs2/librispeech/ofa1/conf").glob("train_*.yaml"):
@@ -144,6 +151,7 @@ def test_schedules_end_with_the_training():
         if "num_iters_per_epoch" not in conf:
             continue
         updates = conf["num_iters_per_epoch"] * conf["max_epoch"]
+        assert conf.get("frontend_conf", {}).get("freeze_updates", 0) <= updates / 2
         schedule = conf["scheduler_conf"]
         end = schedule.get("max_steps") or schedule["warmup_steps_list"][-1]
         assert end == updates / conf.get("accum_grad", 1), path
@@ -154,6 +162,8 @@ def test_schedules_end_with_the_training():
     papers |= {"train_asr_ctc_10h": 20_000, "train_asr_ctc_100h": 80_000}
     papers |= {"train_ssl_distill": 200_000}
     assert papers.items() <= ends.items()
+    # Those of run_100h.sh, too, where a pass has a tenth of the steps.
+    assert ends.keys() >= {"train_asr_s2s", "train_asr_adaptive_price"}
 
 
 def test_frozen_upstream_as_in_the_readme(asr_task, token_list, tmp_path):
@@ -193,6 +203,11 @@ def test_throughput_of_a_training(capsys, tmp_path):
     assert whole.updates == 250_000
     # of 32 GPUs, 1.4 million samples each
     assert whole.audio_hours(960) == 250_000 * 32 * 1.4e6 / 16000 / 3600
+    # Of ASR, whose batches count labels times vocabulary, too; also of lambda alone.
+    alone = module.build(recipe / "conf/train_asr_adaptive_valid.yaml", tmp_path)
+    assert alone.audio_hours(960) == pytest.approx(400 * 6.4e6 / 19000 / 3600)
+    step = module.Step(alone, module.make_batch(alone, 1, 1.0), "cpu")
+    assert step() > 0 and len(step.optimizer.param_groups[0]["params"]) == 1
     tiny = ROOT / "egs2/TEMPLATE/ofa1/conf/tiny/train_ssl.yaml"
     options = [str(tiny), "--seconds", "1", "--steps", "1", "--data_hours", "7"]
 

@@ -223,6 +223,15 @@ def test_what_does_not_go_together_is_refused(corpus, cache, tmp_path):
     assert torch.equal(model.upstream.project.weight, start.project.weight)
 
 
+def test_a_cache_takes_the_hints_of_training(corpus, tmp_path):
+    with pytest.raises(ValueError, match="expected no hints, found heads"):
+        fill_cache(corpus, tmp_path / "other", "--teacher_conf", "heads=4")
+    fill_cache(corpus, tmp_path / "low", "--teacher_conf", "dtype=bfloat16")
+    fill_cache(corpus, tmp_path / "high", "--teacher_conf", "init=none")
+    low, high = (CacheFacts.read(tmp_path / x / "train") for x in ("low", "high"))
+    assert low.fingerprint != high.fingerprint
+
+
 def test_audio_at_another_rate_is_not_cached(corpus, tmp_path):
     path = tmp_path / "slow.flac"
     soundfile.write(path, np.zeros(8000), 8000)

@@ -10,6 +10,7 @@ import torch
 import yaml
 
 from espnet_ofa import OFAUpstream
+from espnet_ofa.asr.frontend import OFAFrontend
 from espnet_ofa.bin import ssl_export, ssl_targets
 from espnet_ofa.data.boundaries import Segmentation
 from espnet_ofa.data.kaldi_dir import DataDir
@@ -235,6 +236,8 @@ def test_training_then_export_gives_the_same_upstream(corpus, targets, tmp_path)
     assert periods[0] == 20.0 and periods == sorted(periods)
     assert rate["target_period_ms"] == pytest.approx(90)
     assert rate["target_from"] == "target_rate of the config"
+    shape = OFAUpstream.from_pretrained(tmp_path / "up").config
+    assert shape.compressor_conf["target_rate"] == pytest.approx(20 / 90)
     ceilings = [row["ceiling"] for row in rate["measured"]]
     assert ceilings[0] == 1.0 and 1 / 8 < ceilings[-1] < 1.0
 
@@ -279,6 +282,11 @@ def test_a_rate_off_its_target_is_told(
     (targets / "facts.json").write_text(json.dumps({"segment_ms": segment_ms}))
     rate = export(corpus / "train", exp, tmp_path / "up")  # alpha starts at 90 ms
     assert rate["target_period_ms"] == segment_ms
+    # Tasks hold the rate of the segments, not the one that training started from.
+    task = OFAFrontend(str(tmp_path / "up"), lam=1.0).train()
+    for _ in range(60):
+        task(torch.randn(4, 48000), torch.full((4,), 48000))
+    assert float(task.stats()["period_ms"]) == pytest.approx(segment_ms, rel=0.1)
     assert rate["target_from"].startswith("segments of training")
     assert ("% off the 60.0 ms of the segments" in caplog.text) == is_off
     assert ("WARNING" in ssl_section(rate)) == is_off

@@ -552,3 +552,6 @@ def test_teachers_stay_frozen(good):
     assert (states.float() - wanted).abs().mean() < 0.05
     assert teacher.fingerprint() != load_teacher(good).fingerprint()
     assert load_teacher(good).fingerprint() == load_teacher(good).fingerprint()
+    teacher, same = load_teacher(good), load_teacher(good)
+    same.front.config.heads *= 2  # the same weights, other hidden states
+    assert teacher.fingerprint() != same.fingerprint()

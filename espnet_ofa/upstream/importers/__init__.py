@@ -63,6 +63,11 @@ def read_source(path: str | Path, **hints) -> Source:
         return read_huggingface(path, **hints)
     own, weights = path / checkpoint.CONFIG_NAME, path / checkpoint.WEIGHTS_NAME
     if own.is_file() and weights.is_file():
+        if hints:
+            raise ValueError(
+                f"{path}: expected no hints, found {', '.join(sorted(hints))}: the "
+                f"{own.name} of our upstreams says it all"
+            )
         return Source(str(path), UpstreamConfig.from_yaml(own), read_weights(weights))
     found = sorted(p.name for p in path.iterdir())
     files = [n for n in found if n.endswith((".pth", ".pt", ".safetensors"))]

@@ -66,7 +66,10 @@ class Training:
         """Audio that the whole training sees, passes and all."""
         if self.updates is None:
             return data_hours * self.args.max_epoch
-        seconds = self.args.batch_bins / SAMPLE_RATE
+        bins = SAMPLE_RATE  # a second: samples, and for ASR labels times vocabulary
+        if self.name.startswith("train_asr"):
+            bins += TOKENS_PER_SECOND * TOKENS
+        seconds = self.args.batch_bins / bins
         return self.updates * self.args.accum_grad * seconds / 3600
 
 
@@ -112,6 +115,7 @@ def build(config: Path, folder: Path) -> Training:
         options += ["--frontend_conf", f"upstream={upstream}"]
         # What is measured is the longer part of the training.
         options += ["--frontend_conf", "freeze_updates=0"]
+        options += ["--init_param", "a finished model"]  # for lambda alone; not read
     args = task.get_parser().parse_args(options)
     return Training(config.stem, args, task.build_model(args))
 
