@@ -97,6 +97,17 @@ def test_it_can_only_teach(tmp_path):
             start_from_teacher(student, load_teacher(path), what)
 
 
+def test_a_cache_knows_its_settings(tmp_path):
+    """The same weights with other heads are another teacher."""
+    found = []
+    for heads in (2, 4):
+        values = options()
+        values["encoder_conf"]["attention_heads"] = heads
+        save(tmp_path, values)
+        found.append(load_teacher(tmp_path / "valid.loss.ave.pth").fingerprint())
+    assert found[0] != found[1]
+
+
 def test_it_takes_no_hints_and_no_bfloat16(tmp_path):
     save(tmp_path, options())
     path = tmp_path / "valid.loss.ave.pth"

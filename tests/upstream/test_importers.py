@@ -437,7 +437,9 @@ def test_wavlm_is_a_teacher_only(tmp_path):
     huggingface("wavlm", tmp_path, **TINY)
     with pytest.raises(ValueError, match="can only be a teacher"):
         load_any(tmp_path)
-    teacher = load_teacher(tmp_path)
+    teacher, other = load_teacher(tmp_path), load_teacher(tmp_path)
+    other.conf["max_bucket_distance"] = 1  # of the layers, whose weights are the same
+    assert teacher.fingerprint() != other.fingerprint()
     config = replace(teacher.front.config, layers=1, compressor="cif")
     student = OFAUpstream(config).eval()
     with pytest.raises(ValueError, match="WavLM's layers .* use init: front"):
