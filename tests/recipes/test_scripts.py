@@ -135,24 +135,43 @@ def test_stages_are_decimal_and_start_at_1(stage):
     assert "Stage 2: speed" in done.stdout and "Stage 0" not in done.stdout
 
 
-def test_cores_are_those_that_may_be_used():
-    one = min(os.sched_getaffinity(0))
-    settings = f"""set -euo pipefail
+def settings(assign, show):
+    """Script that takes options of ofa.sh and prints what its settings make of them."""
+    return f"""set -euo pipefail
         OFA_TEMPLATE={TEMPLATE}
         . {TEMPLATE}/utils/parse_options.sh
         . {TEMPLATE}/stages/common.sh
         eval "$(sed -n '/^## /,/^# End/p' {TEMPLATE}/ofa.sh)"
-        train_set=x valid_set=x test_sets=x ngpu=0
+        train_set=x valid_set=x test_sets=x ngpu=0 {assign}
         . {TEMPLATE}/stages/settings.sh
-        echo ${{nj}} ${{num_threads}}"""
+        echo {show}"""
+
+
+def test_cores_are_those_that_may_be_used():
+    one = min(os.sched_getaffinity(0))
     done = subprocess.run(
-        ["bash", "-c", settings],
+        ["bash", "-c", settings("", "${nj} ${num_threads}")],
         env={**os.environ, "OMP_NUM_THREADS": "7"},  # of the data tools
         preexec_fn=lambda: os.sched_setaffinity(0, {one}),
         capture_output=True,
         text=True,
     )
     assert done.stdout == "1 1\n", done.stderr
+
+
+def test_without_a_joint_model_nothing_starts_from_it(tmp_path):
+    assign = "s2s_exp=joint s2s_adaptive_configs=conf.yaml skip_stages="
+
+    def left(skipped):
+        script = settings(assign + skipped, "got ${s2s_adaptive_configs}")
+        done = run("bash", "-c", script, cwd=tmp_path)
+        return done.stdout.split("got")[-1].split()
+
+    assert left("11") == [] and left("'9 11'") == []
+    assert left("9") == left("") == ["conf.yaml"]
+    (tmp_path / "joint").mkdir()
+    (tmp_path / "joint/.done").touch()
+    assert left("11") == ["conf.yaml"]
 
 
 def test_an_environment_without_espnet_gives_way(tmp_path):
