@@ -18,20 +18,20 @@ Step = Callable[[], tuple[Tensor, dict[str, Any], Tensor]]  # loss, statistics, 
 
 @contextmanager
 def _same_draws(model: nn.Module, device: torch.device) -> Iterator[None]:
-    """Within, masks and dropout are those of what comes after, which counts norms.
+    """Within, random numbers are those of what comes after, and norms count nothing.
 
-    Else their noise would be most of the difference between two near lambdas.
+    So masks of time are the same, and so is dropout up to the compressor; behind it
+    the number of units differs. Else their noise would be part of the slope.
     """
     norms = [m for m in model.modules() if isinstance(m, _BatchNorm)]
-    momenta = [norm.momentum for norm in norms]
-    for norm in norms:
-        norm.momentum = 0.0
+    counted = [buffer for norm in norms for buffer in norm.buffers()]
+    before = [buffer.clone() for buffer in counted]
     try:
         with torch.random.fork_rng([device] if device.type == "cuda" else []):
             yield
     finally:
-        for norm, momentum in zip(norms, momenta, strict=True):
-            norm.momentum = momentum
+        for buffer, value in zip(counted, before, strict=True):
+            buffer.copy_(value)
 
 
 def learn_lam(
@@ -40,7 +40,7 @@ def learn_lam(
     """Run a step of the model; in training, lambda gets its gradient from two.
 
     The weights learn at one lambda of the pair, the other costs a forward, with the
-    same masks and the same seed of dropout. Pairs are drawn about the learned lambda,
+    same masks of time and the same seed of dropout. Pairs are drawn about the learned lambda,
     which is what ``lam`` in the statistics is; ``lam_slope`` is this step's estimate,
     price included. Averaged over steps it tells an optimum (about zero) from a bound.
 

@@ -84,7 +84,9 @@ def target_period(conf: Mapping) -> tuple[float, str]:
         FileNotFoundError: trained on segments whose facts are gone.
     """
     segments = data_file(conf, "train", "boundaries")
-    if segments is None:
+    weights = conf.get("model_conf", {})
+    guided = any(weights.get(x, 1) for x in ("segment_weight", "frame_weight"))
+    if segments is None or not guided:
         compressor = conf["upstream_conf"].get("compressor_conf", {})
         rate = compressor.get("target_rate", DEFAULT_MEAN_ALPHA)
         return lam_to_period_ms(1.0, mean_alpha=rate), "target_rate of the config"
@@ -200,6 +202,11 @@ def main(cmd: Sequence[str] | None = None) -> None:
     rows = measure(upstream, list(waves.values()), lams, labels, **mask)
     if upstream.compressor.uses_lam:
         # The rate that tasks will hold is the one that alpha was guided to.
+        if target <= FRAME_MS:
+            raise ValueError(
+                f"{source}: expected a period above the {FRAME_MS:g} ms of a frame, "
+                f"found {target:g} ms: there would be nothing to compress"
+            )
         upstream.config.compressor_conf["target_rate"] = FRAME_MS / target
     else:
         target, source = rows[0]["period_ms"], "measured: there is no lambda"

@@ -60,10 +60,10 @@ class ESPnetTeacher(Teacher):
 
     def settings(self) -> dict:
         """What the configuration says of frontend and encoder."""
-        parts = "frontend", "preencoder", "encoder", "normalize"
+        parts = "frontend", "preencoder", "encoder"
         known = vars(self.args)
         names = [name for part in parts for name in (part, f"{part}_conf")]
-        return {name: known.get(name) for name in names}
+        return {name: known.get(name) for name in [*names, "normalize"]}
 
     def _keep(self, layer: nn.Module, args: tuple) -> None:
         x = args[0]  # with its positions, where those are relative

@@ -84,7 +84,12 @@ class Teacher(nn.Module):
 
     def settings(self) -> dict:
         """What the hidden states depend on beside the weights, such as heads."""
-        return {} if self.front is None else self.front.config.to_dict()
+        if self.front is None:
+            return {}
+        config = self.front.config.to_dict()
+        # Those of training only.
+        config["compressor_conf"].pop("target_rate", None)
+        return {k: v for k, v in config.items() if not k.endswith("dropout")}
 
     def fingerprint(self) -> str:
         """Hex digest of the weights as they are used, precision and settings."""

@@ -221,7 +221,7 @@ def draw_legend(figure, curves: Sequence[Curve], styles: Styles) -> None:
     figure.legend(
         handles=[*handles.values()],
         loc="outside lower center",
-        ncols=min(len(handles), 4, int(figure.get_figwidth() // 2.2)),
+        ncols=min(len(handles), 4, max(1, int(figure.get_figwidth() // 2.2))),
         frameon=False,
     )
 

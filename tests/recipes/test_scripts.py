@@ -1,6 +1,7 @@
 """The shell layer: options, and where recipes may live."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -135,22 +136,18 @@ def test_stages_are_decimal_and_start_at_1(stage):
     assert "Stage 2: speed" in done.stdout and "Stage 0" not in done.stdout
 
 
-def settings(assign, show):
-    """Script that takes options of ofa.sh and prints what its settings make of them."""
-    return f"""set -euo pipefail
+def test_cores_are_those_that_may_be_used():
+    one = min(os.sched_getaffinity(0))
+    settings = f"""set -euo pipefail
         OFA_TEMPLATE={TEMPLATE}
         . {TEMPLATE}/utils/parse_options.sh
         . {TEMPLATE}/stages/common.sh
         eval "$(sed -n '/^## /,/^# End/p' {TEMPLATE}/ofa.sh)"
-        train_set=x valid_set=x test_sets=x ngpu=0 {assign}
+        train_set=x valid_set=x test_sets=x ngpu=0
         . {TEMPLATE}/stages/settings.sh
-        echo {show}"""
-
-
-def test_cores_are_those_that_may_be_used():
-    one = min(os.sched_getaffinity(0))
+        echo ${{nj}} ${{num_threads}}"""
     done = subprocess.run(
-        ["bash", "-c", settings("", "${nj} ${num_threads}")],
+        ["bash", "-c", settings],
         env={**os.environ, "OMP_NUM_THREADS": "7"},  # of the data tools
         preexec_fn=lambda: os.sched_setaffinity(0, {one}),
         capture_output=True,
@@ -160,18 +157,28 @@ def test_cores_are_those_that_may_be_used():
 
 
 def test_without_a_joint_model_nothing_starts_from_it(tmp_path):
-    assign = "s2s_exp=joint s2s_adaptive_configs=conf.yaml skip_stages="
+    for name in ("ctc/valid.pth", "joint/valid.pth"):
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).touch()
 
-    def left(skipped):
-        script = settings(assign + skipped, "got ${s2s_adaptive_configs}")
+    def trained(skipped):
+        script = f"""set -euo pipefail
+            . {TEMPLATE}/stages/common.sh
+            . {TEMPLATE}/stages/asr.sh
+            adaptive_exp() {{ echo "exp/$1"; }}
+            fine_tune() {{ echo "trains $2"; }}
+            asr_args="" adaptive_args="" skip_stages="{skipped}"
+            asr_exp=ctc inference_asr_model=valid.pth adaptive_configs=one
+            s2s_exp=joint inference_s2s_model=valid.pth s2s_adaptive_configs=two
+            stage_12"""
         done = run("bash", "-c", script, cwd=tmp_path)
-        return done.stdout.split("got")[-1].split()
+        assert done.returncode == 0, done.stderr
+        return re.findall("trains (.*)", done.stdout)
 
-    assert left("11") == [] and left("'9 11'") == []
-    assert left("9") == left("") == ["conf.yaml"]
-    (tmp_path / "joint").mkdir()
+    assert trained("11") == trained("9 11") == ["one"]
+    assert trained("9") == trained("") == ["one", "two"]
     (tmp_path / "joint/.done").touch()
-    assert left("11") == ["conf.yaml"]
+    assert trained("11") == ["one", "two"]
 
 
 def test_an_environment_without_espnet_gives_way(tmp_path):

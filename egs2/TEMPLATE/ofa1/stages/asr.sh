@@ -192,6 +192,10 @@ stage_12() {
             "${asr_exp}/${inference_asr_model}"
     done
     for config in ${s2s_adaptive_configs}; do
+        if [[ " ${skip_stages:-} " == *" 11 "* ]] && [ ! -f "${s2s_exp}/.done" ]; then
+            log "${config} is left out, as stage 11 is: there is no joint model"
+            continue
+        fi
         need_checkpoint "${s2s_exp}/${inference_s2s_model}" 11
         fine_tune "$(adaptive_exp "${config}")" "${config}" \
             "${s2s_exp}/${inference_s2s_model}"

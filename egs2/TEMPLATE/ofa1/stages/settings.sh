@@ -117,9 +117,6 @@ fi
 asr_end=${asr_system:+_${asr_system}}_${data_tag}
 : "${asr_exp:=${expdir}/asr_${asr_tag:-$(config_name "${asr_config}")${asr_end}}}"
 : "${s2s_exp:=${expdir}/asr_${s2s_tag:-$(config_name "${s2s_config}")${asr_end}}}"
-if [[ " ${skip_stages} " == *" 11 "* ]] && [ ! -f "${s2s_exp}/.done" ]; then
-    s2s_adaptive_configs="" # there is no joint model to start from
-fi
 adaptive_exp() { # CONFIG: tagged like the CTC model, which it starts from in the end
     echo "${expdir}/asr_$(config_name "$1")_${asr_tag:-${asr_end#_}}"
 }

@@ -66,11 +66,15 @@ class Training:
         """Audio that the whole training sees, passes and all."""
         if self.updates is None:
             return data_hours * self.args.max_epoch
-        bins = SAMPLE_RATE  # a second: samples, and for ASR labels times vocabulary
+        return self.updates * self.args.accum_grad * self.batch_seconds / 3600
+
+    @property
+    def batch_seconds(self) -> float:
+        """Audio of a batch, on all GPUs: ASR's counts labels times vocabulary, too."""
+        bins = SAMPLE_RATE
         if self.name.startswith("train_asr"):
             bins += TOKENS_PER_SECOND * TOKENS
-        seconds = self.args.batch_bins / bins
-        return self.updates * self.args.accum_grad * seconds / 3600
+        return self.args.batch_bins / bins
 
 
 def base_encoder(folder: Path) -> Path:
@@ -179,7 +183,7 @@ def measure(training: Training, args: argparse.Namespace) -> dict[str, Any]:
     seconds = args.seconds or crop or 12.3  # LibriSpeech's mean
     utterances = 1
     if args.device == "cuda":
-        share = training.args.batch_bins / args.gpus / SAMPLE_RATE
+        share = training.batch_seconds / args.gpus
         utterances = max(round(share / seconds), 1)
     torch.manual_seed(0)
     step = Step(training, make_batch(training, utterances, seconds), args.device)
