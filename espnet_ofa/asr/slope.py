@@ -40,9 +40,10 @@ def learn_lam(
     """Run a step of the model; in training, lambda gets its gradient from two.
 
     The weights learn at one lambda of the pair, the other costs a forward, with the
-    same masks of time and the same seed of dropout. Pairs are drawn about the learned lambda,
-    which is what ``lam`` in the statistics is; ``lam_slope`` is this step's estimate,
-    price included. Averaged over steps it tells an optimum (about zero) from a bound.
+    same masks of time and the same seed of dropout. Pairs are drawn about the learned
+    lambda, which is what ``lam`` in the statistics is; ``lam_slope`` is this step's
+    estimate, price included. Averaged over steps it tells an optimum (about zero) from
+    a bound.
 
     Args:
         model: the whole of it.
