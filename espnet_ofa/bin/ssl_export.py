@@ -190,6 +190,14 @@ def main(cmd: Sequence[str] | None = None) -> None:
     with open(args.train_config, encoding="utf-8") as f:
         conf = yaml.safe_load(f)
     target, source = target_period(conf)
+    if upstream.compressor.uses_lam:
+        # The rate that tasks will hold is the one that alpha was guided to.
+        if target <= FRAME_MS:
+            raise ValueError(
+                f"{source}: expected a period above the {FRAME_MS:g} ms of a frame, "
+                f"found {target:g} ms: there would be nothing to compress"
+            )
+        upstream.config.compressor_conf["target_rate"] = FRAME_MS / target
     wav = DataDir.read(args.data_dir).wav
     waves = {
         utt: torch.from_numpy(read_wave(path))
@@ -200,15 +208,7 @@ def main(cmd: Sequence[str] | None = None) -> None:
     labels = read_labels(conf, waves)
     lams = args.lams if upstream.compressor.uses_lam else [1.0]
     rows = measure(upstream, list(waves.values()), lams, labels, **mask)
-    if upstream.compressor.uses_lam:
-        # The rate that tasks will hold is the one that alpha was guided to.
-        if target <= FRAME_MS:
-            raise ValueError(
-                f"{source}: expected a period above the {FRAME_MS:g} ms of a frame, "
-                f"found {target:g} ms: there would be nothing to compress"
-            )
-        upstream.config.compressor_conf["target_rate"] = FRAME_MS / target
-    else:
+    if not upstream.compressor.uses_lam:
         target, source = rows[0]["period_ms"], "measured: there is no lambda"
     save_pretrained(upstream, args.output_dir)
     report = {

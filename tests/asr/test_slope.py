@@ -137,12 +137,10 @@ def test_both_looks_see_the_same_draws(make, kind, monkeypatch):
     model = make(kind, {"init": 0.6}).train()
     norm = nn.BatchNorm1d(16, momentum=None)
     inner = model.encoder.inner
-    inner.after_norm = nn.Sequential(
-        inner.after_norm, nn.Dropout(0.5), _Rows(norm)
-    )  # fmt: skip
+    inner.after_norm = nn.Sequential(inner.after_norm, nn.Dropout(0.5), _Rows(norm))
     once = _Rows(nn.BatchNorm1d(16, momentum=None))
     seen = []
-    model.encoder.inner.after_norm[1].register_forward_hook(
+    inner.after_norm[1].register_forward_hook(
         lambda module, args, out: seen.append(out.detach())
     )
     monkeypatch.setattr(model.encoder.policy, "draw", lambda: 0.5)  # no distance

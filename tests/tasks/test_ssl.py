@@ -268,6 +268,10 @@ def test_the_rate_is_judged_by_the_segments_of_training(targets):
     facts = targets / "facts.json"
     segment_ms = json.loads(facts.read_text())["segment_ms"]
     assert ssl_export.target_period(conf) == (segment_ms, source)
+    conf["model_conf"] = {"segment_weight": 0.0, "frame_weight": 0.0}  # nobody guides
+    assert ssl_export.target_period(conf) == (80.0, "target_rate of the config")
+    conf["model_conf"]["frame_weight"] = 0.5
+    assert ssl_export.target_period(conf) == (segment_ms, source)
     facts.rename(targets / "elsewhere")
     with pytest.raises(FileNotFoundError, match=r"facts\.json: not found"):
         ssl_export.target_period(conf)
@@ -290,6 +294,15 @@ def test_a_rate_off_its_target_is_told(
     assert rate["target_from"].startswith("segments of training")
     assert ("% off the 60.0 ms of the segments" in caplog.text) == is_off
     assert ("WARNING" in ssl_section(rate)) == is_off
+
+
+def test_segments_of_one_frame_are_refused(corpus, targets, tmp_path):
+    exp = tmp_path / "exp"
+    train(corpus, targets, exp, segments=True)
+    (targets / "facts.json").write_text(json.dumps({"segment_ms": 20.0}))
+    with pytest.raises(ValueError, match="above the 20 ms of a frame, found 20 ms"):
+        export(corpus / "train", exp, tmp_path / "up")
+    assert not (tmp_path / "up").exists()
 
 
 class Killed(Exception):

@@ -192,7 +192,7 @@ stage_12() {
             "${asr_exp}/${inference_asr_model}"
     done
     for config in ${s2s_adaptive_configs}; do
-        if [[ " ${skip_stages:-} " == *" 11 "* ]] && [ ! -f "${s2s_exp}/.done" ]; then
+        if is_left_out 11 && [ ! -f "${s2s_exp}/.done" ]; then
             log "${config} is left out, as stage 11 is: there is no joint model"
             continue
         fi

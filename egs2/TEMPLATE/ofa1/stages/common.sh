@@ -176,13 +176,17 @@ check_numbers() { # OPTION...
     done
 }
 
+is_left_out() { # STAGE
+    [[ " ${skip_stages:-} " == *" $1 "* ]]
+}
+
 run_stages() { # TITLE...: of stages 1, 2 ...; those that options ask for
     local titles=("" "$@") number
     if [ -n "${skip_stages}" ]; then
         log "Left out: stages ${skip_stages# }"
     fi
     for ((number = stage > 1 ? stage : 1; number <= stop_stage && number < ${#titles[@]}; number++)); do
-        if [[ " ${skip_stages} " == *" ${number} "* ]]; then
+        if is_left_out "${number}"; then
             continue
         fi
         log "Stage ${number}: ${titles[number]}"
