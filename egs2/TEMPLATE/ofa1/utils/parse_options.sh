@@ -6,7 +6,8 @@
 #   # End of options
 #
 # parse_options FILE "$@"       FILE holds the block and has assigned it already
-# take_options NAME... -- "$@"  assigns these, for a script that hands on all others: rest
+# take_options NAME... -- "$@"  assigns these, for a script that stands beside run.sh and
+#                               hands all others on to it: rest. --help is its header
 
 option_names() { # FILE
     sed -n '/^# End of options/q; s/^\([a-z][a-z0-9_]*\)=.*/\1/p' "$1"
@@ -62,7 +63,11 @@ take_options() { # NAME... -- ARGUMENT...
     shift
     rest=()
     while [ $# -gt 0 ]; do
-        if [[ $1 == --* && ${names} == *" ${1#--} "* ]]; then
+        if [[ $1 == -h || $1 == --help ]]; then
+            sed -n '2,/^[^#]/s/^# \{0,1\}//p' "${0##*/}"
+            echo "OPTIONs: ./run.sh --help"
+            exit 0
+        elif [[ $1 == --* && ${names} == *" ${1#--} "* ]]; then
             [ $# -gt 1 ] || usage_error "$1 needs a value"
             printf -v "${1#--}" '%s' "$2"
             shift
