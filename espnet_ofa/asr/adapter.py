@@ -142,6 +142,12 @@ class Adapter(nn.Module):
         """Called by the model that will collect this adapter's losses."""
         self._claimed = True
 
+    def guard_ctc(self) -> None:
+        """Called by a model that trains with CTC, which may need the guard."""
+        # An utterance that is infeasible has zero loss, and lambda would seek that.
+        if self.policy.learnable is not None:
+            self.ctc_guard = True
+
     def begin(self, needed: Tensor) -> None:
         """Start a batch: (B,) units that the labels of each utterance need."""
         self._needed = needed

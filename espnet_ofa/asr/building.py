@@ -117,7 +117,7 @@ def check_neighbours(role: str, lam: object) -> None:
         lam: lambda that the adapter was told.
 
     Raises:
-        ValueError: another part compresses too.
+        ValueError: another part compresses too, or cannot take units.
     """
     args = building_args()
     if args is None:
@@ -147,6 +147,13 @@ def check_neighbours(role: str, lam: object) -> None:
         )
     if role != "encoder":
         name = getattr(args, "encoder", None)
+        if name in ("rnn", "vgg_rnn") and lam is not None:
+            raise ValueError(
+                f"{role}: ofa with encoder: {name}, which takes batches with the "
+                "longest first only: the longest utterance need not have the most "
+                "units. Take another encoder, or encoder: ofa with encoder_conf: "
+                "{encoder: rnn}, which sorts them"
+            )
         how = subsampling_of(name, getattr(args, "encoder_conf", None) or {})
         if how:
             logger.warning(

@@ -6,6 +6,7 @@ from importlib import import_module
 from typing import Any
 
 from espnet2.asr.encoder.abs_encoder import AbsEncoder
+from espnet2.asr.encoder.rnn_encoder import RNNEncoder
 from torch import Tensor
 
 from espnet_ofa.asr.adapter import Adapter, build_front
@@ -160,8 +161,28 @@ class OFAEncoder(Adapter, AbsEncoder):
         """
         frames, lengths = self.stem(xs_pad, ilens)
         out = self._compress(self.compressor, frames, lengths, ilens)
+        if isinstance(self.inner, RNNEncoder):
+            return self._run_sorted(out.units, out.lengths, prev_states)
         kwargs = {} if ctc is None else {"ctc": ctc}
         return self.inner(out.units, out.lengths, prev_states, **kwargs)
+
+    def _run_sorted(
+        self, units: Tensor, lengths: Tensor, states: Any
+    ) -> tuple[Tensor, Tensor, Any]:
+        """Longest first, as ESPnet's RNN wants it: units, unlike frames, may not be."""
+        order = lengths.argsort(descending=True, stable=True)
+        back = order.argsort()
+        out, lengths, states = self.inner(
+            units[order], lengths[order], _take(states, order)
+        )
+        return out[back], lengths[back.to(lengths.device)], _take(states, back)
+
+
+def _take(states: Any, rows: Tensor) -> Any:
+    """These rows of states (layers, B, H), however nested."""
+    if isinstance(states, (tuple, list)):
+        return type(states)(_take(state, rows) for state in states)
+    return states if states is None else states[:, rows]
 
 
 def _build_inner(name: str, input_size: int, conf: dict) -> AbsEncoder:

@@ -174,11 +174,37 @@ class OFAFrontend(Adapter, AbsFrontend):
                     "frontend_conf: set squeeze: [S, q, k], the setting at evaluation. "
                     "Without it, training would stop at the first validation"
                 )
+            if squeeze_train is not None and self.policy.learnable is not None:
+                raise ValueError(
+                    "frontend_conf: lam: adaptive compares two lambdas in each step, "
+                    "which needs one squeeze: remove squeeze_train"
+                )
             policy.choose(squeeze, squeeze_train, seed)
         elif squeeze is not None or squeeze_train is not None:
             raise ValueError(
                 "frontend: ofa: squeeze needs a stochastic upstream (several values of "
                 "its squeeze factor, query_pool or key_pool); this one has one setting"
+            )
+
+    def guard_ctc(self) -> None:
+        """See :class:`Adapter`.
+
+        Raises:
+            ValueError: a guard that would not count what CTC gets.
+        """
+        if self.upsample:
+            if self.ctc_guard:
+                raise ValueError(
+                    "frontend_conf: ctc_guard: true counts units, and with upsample: "
+                    "true CTC gets frames of 20 ms: remove ctc_guard"
+                )
+            return
+        super().guard_ctc()
+        if self.ctc_guard and self.upstream.config.merge:
+            raise ValueError(
+                "frontend_conf: ctc_guard: true (and lam: adaptive with CTC, which "
+                "needs it) does not go with layers that merge, which leave fewer units "
+                "than it counts: set merge: {}, or do without"
             )
 
     def _choose_layer(self, layer: int | str) -> None:
@@ -231,6 +257,7 @@ class OFAFrontend(Adapter, AbsFrontend):
             )
         frames, n_frames = self._extract(input, input_lengths)
         out = self._compress(self.upstream.compressor, frames, n_frames, n_frames)
+        out = self.upstream.in_chunks(out, n_frames)
         encoded = self.upstream.encode_units(out, self.layer)
         if encoded.merges:  # fewer units than the compressor made
             self._durations = encoded.durations

@@ -48,9 +48,8 @@ class OFAASRModel(ESPnetASRModel):
                 f"{adapter.role}_conf: ctc_guard: true needs CTC, and model_conf "
                 "has ctc_weight: 0.0"
             )
-        if adapter.policy.learnable and self.ctc is not None:
-            # An utterance that is infeasible has zero loss, and lambda would seek that.
-            adapter.ctc_guard = True
+        if self.ctc is not None:
+            adapter.guard_ctc()
         self._encoder_lengths: Tensor | None = None
         args = building_args()
         # Fine-tuning with ESPnet's --use_adapter may save only what it changed.

@@ -198,11 +198,11 @@ def main(cmd: Sequence[str] | None = None) -> None:
                 f"found {target:g} ms: there would be nothing to compress"
             )
         upstream.config.compressor_conf["target_rate"] = FRAME_MS / target
-    wav = DataDir.read(args.data_dir).wav
-    waves = {
-        utt: torch.from_numpy(read_wave(path))
-        for utt, path in list(wav.items())[: args.max_utts]
-    }
+    wav = list(DataDir.read(args.data_dir).wav.items())
+    count = min(args.max_utts, len(wav))
+    # Not the first ones, which are of few speakers.
+    chosen = [wav[i * len(wav) // count] for i in range(count)]
+    waves = {utt: torch.from_numpy(read_wave(path)) for utt, path in chosen}
     names = {"mask_span_ms": "span_ms", "mask_share": "share"}
     mask = {names[k]: v for k, v in conf["model_conf"].items() if k in names}
     labels = read_labels(conf, waves)

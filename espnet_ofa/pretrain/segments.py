@@ -59,6 +59,9 @@ def fit_switch_cost(
 
     Returns:
         The price; 0.0 when even without one the runs are rarer than wanted.
+
+    Raises:
+        ValueError: not even one run for each utterance would have the target rate.
     """
     frames = sum(len(d) for d in distances)
 
@@ -70,6 +73,13 @@ def fit_switch_cost(
 
     if rate(0.0) <= target_rate:
         return 0.0
+    least = len(distances) / frames  # an utterance has a segment at any price
+    if target_rate < least:
+        raise ValueError(
+            f"expected at least {least:.3g} segments a frame, one for each of the "
+            f"{len(distances)} utterances; asked for {target_rate:.3g}: choose a "
+            "shorter period, or longer utterances"
+        )
     low, high = 0.0, 1.0
     while rate(high) > target_rate:
         low, high = high, 2 * high

@@ -27,6 +27,18 @@ def test_units_and_lengths_are_the_upstreams(upstream_dir, wave):
     torch.testing.assert_close(period, pooled)
 
 
+@pytest.mark.parametrize("compressor", ["cif", "none"])
+def test_upstream_of_chunks(upstream_conf, wave, compressor):
+    conf = {**upstream_conf, "chunk": {"ms": 160, "left": 1}, "norm_first": True}
+    conf["compressor"] = compressor
+    lam = 0.9 if compressor == "cif" else None
+    frontend = OFAFrontend(conf, lam=lam).eval()
+    expected = frontend.upstream(*wave)
+    units, lengths = frontend(*wave)
+    assert lengths.tolist() == expected.lengths.tolist()
+    torch.testing.assert_close(units, expected.hidden_states[-1])
+
+
 def test_same_alone_and_in_a_padded_batch(upstream_conf, wave):
     frontend = OFAFrontend(upstream_conf, lam=0.8).eval()
     units, lengths = frontend(*wave)
@@ -227,6 +239,13 @@ def test_units_alone_leave_the_upsampler_out(stochastic_conf, wave):
     idle = {n for n, p in frontend.named_parameters() if p.grad is None}
     assert idle == {n for n, p in frontend.named_parameters() if not p.requires_grad}
     assert idle and all("upsampler" in n for n in idle)
+
+
+def test_a_learned_lambda_needs_one_squeeze(stochastic_conf):
+    conf = {**stochastic_conf, "compressor": "cif", "compressor_conf": {}}
+    conf = {**conf, "query_pool": [1, 2], "key_pool": [1, 2], "upsampler": {}}
+    with pytest.raises(ValueError, match="needs one squeeze: remove squeeze_train"):
+        OFAFrontend(conf, lam="adaptive", squeeze=[1, 2, 1], squeeze_train="uniform")
 
 
 @pytest.mark.parametrize("layer", [-1, "weighted"])

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import functools
+
 import pytest
 import torch
+from torch.utils._pytree import tree_leaves
 
 from espnet_ofa.asr.encoder import OFAEncoder
 from espnet_ofa.asr.preencoder import OFAPreEncoder
@@ -134,6 +137,26 @@ def test_inner_encoders(frames, tiny, name):
         dict(enc.named_parameters())["compressor.predictor.conv.weight"].grad
         is not None
     )
+
+
+@pytest.mark.parametrize("projected", [True, False])
+def test_inner_rnn_takes_units_in_any_order(frames, projected):
+    # Batches come with the longest first, which need not have the most units.
+    conf = {"num_layers": 2, "hidden_size": 8, "output_size": 16}
+    conf["use_projection"] = projected
+    enc = OFAEncoder(80, "rnn", conf, frame_ms=10, lam=1.0, stem=0).eval()
+    close = functools.partial(torch.testing.assert_close, atol=1e-5, rtol=1e-4)
+    lams = torch.tensor([1.0, 0.2])
+    with enc.policy.at(lams):
+        out, units, states = enc(frames, LENGTHS)
+    assert units[0] < units[1]
+    for b, n in enumerate(LENGTHS):
+        with enc.policy.at(lams[b : b + 1]):
+            one, count, own = enc(frames[b : b + 1, :n], LENGTHS[b : b + 1])
+        assert int(count) == int(units[b])
+        close(out[b, : int(count)], one[0])
+        for ours, alone in zip(tree_leaves(states), tree_leaves(own), strict=True):
+            close(ours[:, b], alone[:, 0])
 
 
 @pytest.mark.parametrize("name", ["transformer", "linear"])

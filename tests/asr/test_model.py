@@ -181,6 +181,34 @@ def test_guard_makes_utterances_feasible_in_training_only(
     assert stats["infeasible"] == 0.5 and "guarded" not in stats
 
 
+def test_guard_counts_what_ctc_gets(build, batch, upstream_conf):
+    def model(**conf):
+        conf = {"upstream": upstream_conf, "guidance": 0.1, **conf}
+        return build(model="ofa", frontend="ofa", frontend_conf=conf).train()
+
+    merge = {"layers": [0], "ratio": 0.3}
+    with pytest.raises(ValueError, match="does not go with layers that merge"):
+        model(lam=1.0, ctc_guard=True, merge=merge)
+    with pytest.raises(ValueError, match="lam: adaptive with CTC, which needs it"):
+        model(lam="adaptive", merge=merge)
+    with pytest.raises(ValueError, match="frames of 20 ms: remove ctc_guard"):
+        model(lam=1.0, ctc_guard=True, upsample=True)
+    # Eight labels are too many for its units, not for its frames.
+    many = {**batch, "text": torch.full((2, 8), 2)}
+    many["text_lengths"] = torch.tensor([8, 8])
+    high = {"lam": "adaptive", "lam_conf": {"init": 0.95}}
+    stats = model(**high, upsample=True)(**many)[1]
+    assert "guarded" not in stats and stats["infeasible"] == 0.0
+    assert model(**high)(**many)[1]["guarded"] > 0.0
+
+
+@pytest.mark.parametrize("encoder", ["rnn", "vgg_rnn"])
+def test_rnn_wants_the_longest_first(build, upstream_conf, encoder):
+    confs = {"frontend_conf": {"upstream": upstream_conf, "lam": 0.5}}
+    with pytest.raises(ValueError, match="need not have the most units"):
+        build(frontend="ofa", **confs, encoder=encoder, encoder_conf={})
+
+
 def test_guard_keeps_the_gradient_of_lambda(build, batch, conf):
     model = build(model="ofa", **conf(lam="adaptive", ctc_guard=True)).train()
     model(**batch)[0].sum().backward()

@@ -121,6 +121,15 @@ def test_smoothing_finds_true_segments_at_the_asked_rate():
     assert hits > 0.75 * sum(map(len, truth))
 
 
+def test_rate_below_one_segment_an_utterance():
+    distances = [np.random.default_rng(i).random((49, 5)) for i in range(5)]
+    cost = fit_switch_cost(distances, 0.03)
+    runs = [boundaries_from_codes(smoothed_codes(d, cost)) for d in distances]
+    assert sum(map(len, runs)) / (5 * 49) <= 0.03
+    with pytest.raises(ValueError, match="one for each of the 5 utterances"):
+        fit_switch_cost(distances, 0.02)
+
+
 def test_codes_that_rarely_change_need_no_smoothing():
     assert fit_switch_cost([np.array([[0.0, 1.0]] * 10)], 0.5) == 0.0
 
