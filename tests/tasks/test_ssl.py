@@ -1,6 +1,7 @@
 """Targets, segments and audio stay together; a checkpoint becomes an upstream."""
 
 import json
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -208,12 +209,12 @@ def train(corpus, targets, exp, *options, epochs=1, segments=False):
     OFASSLTask.main(cmd=options)
 
 
-def export(data_dir, exp, out):
+def export(data_dir, exp, out, *options):
     """Export what :func:`train` made; returns its rate."""
     ssl_export.main(
         ["--train_config", str(exp / "config.yaml"), "--output_dir", str(out)]
         + ["--model_file", str(exp / "valid.loss.ave.pth")]
-        + ["--data_dir", str(data_dir)]
+        + ["--data_dir", str(data_dir), *options]
     )
     return json.loads((out / "rate.json").read_text())
 
@@ -240,6 +241,16 @@ def test_training_then_export_gives_the_same_upstream(corpus, targets, tmp_path)
     assert shape.compressor_conf["target_rate"] == pytest.approx(20 / 90)
     ceilings = [row["ceiling"] for row in rate["measured"]]
     assert ceilings[0] == 1.0 and 1 / 8 < ceilings[-1] < 1.0
+
+    # Few utterances are of all the data: the second one is not read.
+    some = tmp_path / "some"
+    shutil.copytree(corpus / "train", some)
+    lines = (some / "wav.scp").read_text().splitlines()
+    lines[1] = f"{lines[1].split()[0]} missing.wav"
+    (some / "wav.scp").write_text("\n".join(lines) + "\n")
+    assert len(lines) >= 4
+    few = export(some, exp, tmp_path / "few", "--max_utts", "2")
+    assert few["utterances"] == 2
 
     broken = torch.load(checkpoint, weights_only=True)
     del broken["upstream.project.weight"]
