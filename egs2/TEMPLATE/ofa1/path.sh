@@ -29,5 +29,8 @@ fi
 unset -f has_package
 
 export OMP_NUM_THREADS=1 # for data; ofa.sh raises it for training on a CPU
+# Threads that spin while they wait take a core from whatever else runs: then a training
+# of two is several times as slow as one that sleeps, which costs nothing by itself.
+export OMP_WAIT_POLICY=${OMP_WAIT_POLICY:-passive}
 export PYTHONIOENCODING=UTF-8
 export LC_ALL=C
