@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from espnet_ofa.report.budget import Calibration, Price, machine, model_checksum
 from espnet_ofa.report.cost import measure_macs
 from espnet_ofa.report.environment import environment
+from espnet_ofa.report.knob import LamKnob
 from espnet_ofa.report.meter import EncoderMeter, now
 from espnet_ofa.report.profile import UpstreamEncode
 from espnet_ofa.upstream import OFAUpstream
@@ -67,7 +68,7 @@ def calibrate_recogniser(
 
     rate = decoder.sample_rate
     model = decoder.model
-    use = decoder.use_lam
+    use = LamKnob(model).use
     return _calibrate(model, model, waves, lams, rounds, use, run, setup, rate)
 
 

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from espnet_ofa.bench.parts import PartTimer, wrap_recogniser
 from espnet_ofa.bench.timing import Timing
+from espnet_ofa.report.knob import LamKnob
 
 SEARCHES = ("greedy", "ctc", "joint")
 MAX_TOKENS = -200.0  # a bound that does not depend on lambda
@@ -186,13 +187,14 @@ def _decode_in_turns(
     timer = PartTimer(device)
     runs: dict[Any, list[dict[str, float]]] = {lam: [] for lam in lams}
     periods: dict[Any, float | None] = {}
+    use_lam = LamKnob(decoder.model).use
     wrap_recogniser(timer, decoder.model)
     try:
         with timer.part("search"):  # so that the part is there, whatever comes first
             pass
         for turn in range(rounds + 1):
             for lam in lams:
-                decoder.use_lam(lam)
+                use_lam(lam)
                 timer.reset()
                 with decoder.meter as meter:
                     meter.reset()

@@ -21,7 +21,6 @@ import math
 import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
-from itertools import product
 from pathlib import Path
 
 import espnet2.bin.asr_inference as stock
@@ -40,11 +39,11 @@ from espnet_ofa.report.budget import (
     search_setup,
 )
 from espnet_ofa.report.cost import count_parameters
-from espnet_ofa.report.decoding import Decoded, Decoder, TestSet, decode_test_set
+from espnet_ofa.report.decoding import Decoded, Decoder, decode_test_set
 from espnet_ofa.report.environment import cpu_name
+from espnet_ofa.report.grid import TestSet, is_finished, parse_test_set, turn
 from espnet_ofa.report.knob import OWN, squeeze_value
-from espnet_ofa.report.scoring import read_text
-from espnet_ofa.report.stats import STATS_NAME, DecodeStats, load_stats
+from espnet_ofa.report.stats import DecodeStats
 from espnet_ofa.subsampling.rate import check_lam
 from espnet_ofa.upstream.importers.source import read_weights
 from espnet_ofa.zoo.pull import pull_asr, speech2text_options
@@ -143,11 +142,7 @@ def find_test_sets(args: argparse.Namespace) -> list[TestSet]:
         folder = Path(given[0][0]).parent
         sets.append(TestSet(folder.name, [tuple(item) for item in given]))
     for item in args.test_set or []:
-        name, _, folder = item.partition(":")
-        if not name or not folder or "/" in name:
-            raise ValueError(f"--test_set must be NAME:DIR; got {item!r}")
-        scp = Path(folder, "wav.scp")
-        sets.append(TestSet(name, [(str(scp), "speech", "sound")]))
+        sets.append(parse_test_set(item))
     for test_set in sets:
         if not test_set.index.is_file():
             raise FileNotFoundError(
@@ -204,34 +199,6 @@ def _setup(args: argparse.Namespace, decoder: Decoder) -> dict[str, object]:
     return setup
 
 
-def _finished(
-    folder: Path,
-    setup: dict[str, object],
-    model_sha256: str,
-    keys: Path,
-    inputs: Sequence[Path],
-) -> bool:
-    """Decoded before in the same way, and nothing it depends on is newer.
-
-    Args:
-        folder: where results are, or will be.
-        setup: how to decode.
-        model_sha256: of the checkpoint.
-        keys: file that lists the utterances to decode.
-        inputs: files that results depend on.
-    """
-    marker = folder / STATS_NAME
-    if not marker.is_file():
-        return False
-    before = load_stats(folder)
-    if (before.setup, before.model_sha256) != (setup, model_sha256):
-        return False
-    if read_text(folder / "text").keys() != read_text(keys).keys():
-        return False
-    made = marker.stat().st_mtime
-    return all(path.stat().st_mtime <= made for path in inputs if path.is_file())
-
-
 def resolve_lam(
     args: argparse.Namespace, decoder: Decoder, lam: float | str
 ) -> float | str:
@@ -270,36 +237,29 @@ def decode_grid(args: argparse.Namespace) -> None:
     check_options(args)
     test_sets = find_test_sets(args)
     lams = [lam_value(lam) for lam in args.lam or [OWN]]
-    squeezes = [squeeze_value(squeeze) for squeeze in args.squeeze or [OWN]]
+    squeezes = args.squeeze and [squeeze_value(squeeze) for squeeze in args.squeeze]
     set_all_random_seed(args.seed)
     decoder = Decoder(args)
     setup = _setup(args, decoder)
     model_sha256 = model_checksum(read_weights(Path(args.asr_model_file)))
     parameters = count_parameters(decoder.model)
-    models = [
-        Path(f) for f in (args.asr_train_config, args.asr_model_file, args.lm_file) if f
-    ]
-    for lam, squeeze in product(lams, squeezes):
-        lam = resolve_lam(args, decoder, lam)
-        value, start = decoder.use_lam(lam)
-        setting = decoder.use_squeeze(squeeze)
-        label = OWN if lam == OWN else f"{float(lam):g}"
-        if args.squeeze:
-            label += f"-squeeze{squeeze}"
+    models = [args.asr_train_config, args.asr_model_file, args.lm_file]
+
+    def resolve(lam: float | str) -> float | str:
+        return resolve_lam(args, decoder, lam)
+
+    for point, facts in turn(decoder.model, lams, squeezes, resolve):
         for test_set in test_sets:
-            folder = Path(args.output_dir, f"lam{label}", test_set.name)
-            inputs = [*models, test_set.index, *filter(None, [test_set.reference])]
+            folder = Path(args.output_dir, point, test_set.name)
+            inputs = filter(None, [*models, test_set.index, test_set.reference])
             keys = Path(args.key_file or test_set.index)
-            if _finished(folder, setup, model_sha256, keys, inputs):
+            if is_finished(folder, setup, model_sha256, keys, [*inputs]):
                 logging.info("%s is there; remove it to decode again", folder)
                 continue
             reference = None if test_set.reference is None else str(test_set.reference)
             stats = DecodeStats(
                 test_set.name,
-                lam=value,
-                adaptive=start is not None,
-                lam_start=start,
-                squeeze=setting,
+                **facts,
                 parameters=parameters,
                 reference=reference,
                 phones=decoder.phones,
@@ -310,13 +270,7 @@ def decode_grid(args: argparse.Namespace) -> None:
             for name in ("text", "token", "token_int", "score"):
                 write_text(folder / name, _kaldi_lines(results, name))
             stats.save(folder)  # last: what has it is complete
-            logging.info(
-                "lambda %s, %s: %.1f ms, RTF %.3f",
-                label,
-                test_set.name,
-                stats.period_ms,
-                stats.rtf,
-            )
+            logging.info("%s: %.1f ms, RTF %.3f", folder, stats.period_ms, stats.rtf)
 
 
 def _kaldi_lines(results: dict[str, Decoded], name: str) -> str:

@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import logging
 from collections.abc import Sequence
-from itertools import product
 from pathlib import Path
 from typing import NamedTuple
 
@@ -26,8 +25,9 @@ from espnet_ofa.plugin import register
 from espnet_ofa.report.budget import model_checksum
 from espnet_ofa.report.classifying import Classifier, Guess, classify_test_set
 from espnet_ofa.report.environment import cpu_name
+from espnet_ofa.report.grid import TestSet, is_finished, parse_test_set, turn
 from espnet_ofa.report.knob import OWN, squeeze_value
-from espnet_ofa.report.stats import STATS_NAME, DecodeStats, load_stats
+from espnet_ofa.report.stats import DecodeStats
 from espnet_ofa.subsampling.rate import check_lam
 
 
@@ -98,30 +98,26 @@ def parse_system(words: Sequence[str]) -> System:
     return System(config, model_file, Path(output_dir), values)
 
 
-def find_test_sets(items: Sequence[str]) -> dict[str, Path]:
-    """``NAME:DIR`` to name -> DIR.
+def find_test_sets(items: Sequence[str]) -> list[TestSet]:
+    """Those of ``NAME:DIR``.
 
     Raises:
         ValueError: malformed.
         FileNotFoundError: DIR lacks ``wav.scp`` or ``text``.
     """
-    sets = {}
-    for item in items:
-        name, _, folder = item.partition(":")
-        if not name or not folder or "/" in name:
-            raise ValueError(f"--test_set must be NAME:DIR; got {item!r}")
-        for file in ("wav.scp", "text"):
-            if not Path(folder, file).is_file():
+    sets = [parse_test_set(item) for item in items]
+    for test_set in sets:
+        for file in (test_set.index, test_set.index.with_name("text")):
+            if not file.is_file():
                 raise FileNotFoundError(
-                    f"{folder}/{file}: no such file; {name} needs one (recipe stage 2)"
+                    f"{file}: no such file; {test_set.name} needs one (recipe stage 2)"
                 )
-        sets[name] = Path(folder)
     return sets
 
 
 def run_system(
     system: System,
-    test_sets: dict[str, Path],
+    test_sets: Sequence[TestSet],
     batch_size: int,
     device: str,
     squeezes: Sequence[str] | None = None,
@@ -137,47 +133,25 @@ def run_system(
         "device": where,
         "model": system.model_file,
     }
-    for lam, squeeze in product(system.lams, squeezes or [OWN]):
-        value, start = classifier.use_lam(lam)
-        setting = classifier.use_squeeze(squeeze)
-        label = OWN if lam == OWN else f"{float(lam):g}"
-        if squeezes:
-            label += f"-squeeze{squeeze}"
-        for name, folder in test_sets.items():
-            out = system.output_dir / f"lam{label}" / name
-            inputs = [system.config, system.model_file, folder / "wav.scp"]
-            if _finished(out, setup, inputs):
-                logging.info("%s is there; remove it to classify again", out)
+    for point, facts in turn(classifier.model, system.lams, squeezes):
+        for test_set in test_sets:
+            folder, scp = system.output_dir / point / test_set.name, test_set.index
+            inputs = [system.config, system.model_file, scp]
+            if is_finished(folder, setup, checksum, scp, inputs):
+                logging.info("%s is there; remove it to classify again", folder)
                 continue
             stats = DecodeStats(
-                name,
-                lam=value,
-                adaptive=start is not None,
-                lam_start=start,
-                squeeze=setting,
+                test_set.name,
+                **facts,
                 parameters=classifier.parameters,
-                reference=str(folder / "text"),
+                reference=str(test_set.reference),
                 model_sha256=checksum,
-                setup=dict(setup),
+                setup=setup,
             )
-            wavs = read_table(folder / "wav.scp")
-            guesses = classify_test_set(classifier, wavs, stats, batch_size)
-            _write(out, guesses)
-            stats.save(out)  # last: what has it is complete
-            message = "%s: lambda %s, %s: %.1f ms, RTF %.3f"
-            numbers = stats.period_ms, stats.rtf
-            logging.info(message, system.output_dir, label, name, *numbers)
-
-
-def _finished(
-    out: Path, setup: dict[str, object], inputs: Sequence[str | Path]
-) -> bool:
-    """Classified before in the same way, and no input is newer."""
-    marker = out / STATS_NAME
-    if not marker.is_file() or load_stats(out).setup != setup:
-        return False
-    made = marker.stat().st_mtime
-    return all(Path(path).stat().st_mtime <= made for path in inputs)
+            guesses = classify_test_set(classifier, read_table(scp), stats, batch_size)
+            _write(folder, guesses)
+            stats.save(folder)  # last: what has it is complete
+            logging.info("%s: %.1f ms, RTF %.3f", folder, stats.period_ms, stats.rtf)
 
 
 def _write(out: Path, guesses: dict[str, Guess]) -> None:

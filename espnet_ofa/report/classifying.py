@@ -14,7 +14,6 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from espnet_ofa.report.cost import count_parameters, measure_macs
-from espnet_ofa.report.knob import LamKnob, SqueezeKnob
 from espnet_ofa.report.meter import EncoderMeter, now
 from espnet_ofa.report.stats import DecodeStats
 from espnet_ofa.upstream.audio import read_wave
@@ -58,8 +57,6 @@ class Classifier:
         self.classes: list[str] = list(args.token_list)[: model.get_vocab_size()]
         self.meter = EncoderMeter(self.model)
         self.parameters = count_parameters(self.model)
-        self.use_lam = LamKnob(self.model).use
-        self.use_squeeze = SqueezeKnob(self.model).use
 
     @torch.no_grad()
     def classify(self, waves: Sequence[Tensor]) -> list[Guess]:

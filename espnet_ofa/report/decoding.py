@@ -19,7 +19,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from espnet_ofa.asr.guard import needed_units
 from espnet_ofa.report.cost import measure_macs
-from espnet_ofa.report.knob import LamKnob, SqueezeKnob
+from espnet_ofa.report.grid import TestSet
 from espnet_ofa.report.length_limit import LengthLimit
 from espnet_ofa.report.meter import EncoderMeter, now
 from espnet_ofa.report.scoring import read_text
@@ -31,26 +31,6 @@ from espnet_ofa.upstream.importers.source import read_weights
 
 MACS_UTTERANCES = 8  # MACs are counted on that many, spread over the test set
 LOG_EVERY = 20.0  # seconds between two lines of progress
-
-
-class TestSet(NamedTuple):
-    """Where a test set lies: its name, and path, name and type as ESPnet has them."""
-
-    __test__ = False  # for pytest
-
-    name: str
-    data: list[tuple[str, str, str]]
-
-    @property
-    def index(self) -> Path:
-        """The scp file that lists the audio."""
-        return Path(self.data[0][0])
-
-    @property
-    def reference(self) -> Path | None:
-        """Kaldi text file beside it, if there is one."""
-        text = self.index.with_name("text")
-        return text if text.is_file() else None
 
 
 class Decoded(NamedTuple):
@@ -109,8 +89,6 @@ class Decoder:
         self.batch_size = args.batch_size
         self.dtype = getattr(torch, args.dtype)
         self.device = torch.device(device)
-        self.use_lam = LamKnob(self.model).use
-        self.use_squeeze = SqueezeKnob(self.model).use
         train_args = self.speech2text.asr_train_args
         conf = getattr(train_args, "frontend_conf", None)
         self.sample_rate = frontend_rate(conf)
