@@ -13,6 +13,8 @@ from espnet_ofa.bench.hubert import YARDSTICK, Encode, find_hubert
 from espnet_ofa.bench.parts import PartTimer, wrap_upstream
 from espnet_ofa.bench.timing import Call, interleave
 from espnet_ofa.report.cost import growth_exponent, shapes_only, upstream_macs
+from espnet_ofa.subsampling import CompressorOutput
+from espnet_ofa.subsampling.lengths import valid_mask
 from espnet_ofa.upstream import OFAUpstream, UpstreamConfig
 
 RATE = 16000
@@ -176,7 +178,9 @@ def _ideal(upstream: OFAUpstream, units: list[int], device: torch.device) -> Cal
     width = upstream.project.in_features
     x = torch.randn(len(units), max(units), width, device=device, dtype=dtype)
     lengths = torch.tensor(units, device=device)
-    return lambda i: upstream.encode(x, lengths)
+    durations = valid_mask(lengths, x.shape[1]).float()
+    out = CompressorOutput(x, lengths, durations, lam=0.0)
+    return lambda i: upstream.encode_units(upstream.in_chunks(out, lengths))
 
 
 def _parts(

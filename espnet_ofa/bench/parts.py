@@ -78,9 +78,7 @@ def wrap_upstream(timer: PartTimer, upstream: OFAUpstream) -> None:
     """Parts ``extractor``, ``compressor`` and ``Transformer`` of an upstream."""
     timer.wrap(upstream, "extract", "extractor")
     timer.wrap(upstream.compressor, "forward", "compressor")
-    for method in ("encode", "encode_units"):  # adapters call the one, forward another
-        if hasattr(upstream, method):
-            timer.wrap(upstream, method, "Transformer")
+    timer.wrap(upstream, "encode_units", "Transformer")
 
 
 def wrap_recogniser(timer: PartTimer, model: Any) -> None:

@@ -31,7 +31,6 @@ from espnet_ofa.pretrain.targets import check_targets
 from espnet_ofa.report.budget import model_checksum
 from espnet_ofa.report.tables import PERIOD_TOLERANCE
 from espnet_ofa.subsampling.rate import (
-    DEFAULT_MEAN_ALPHA,
     FRAME_MS,
     lam_to_period_ms,
 )
@@ -87,8 +86,7 @@ def target_period(conf: Mapping) -> tuple[float, str]:
     weights = conf.get("model_conf", {})
     guided = any(weights.get(x, 1) for x in ("segment_weight", "frame_weight"))
     if segments is None or not guided:
-        compressor = conf["upstream_conf"].get("compressor_conf", {})
-        rate = compressor.get("target_rate", DEFAULT_MEAN_ALPHA)
+        rate = UpstreamConfig.from_dict(conf["upstream_conf"]).target_rate
         return lam_to_period_ms(1.0, mean_alpha=rate), "target_rate of the config"
     facts = segments.with_name("facts.json")
     if not facts.is_file():

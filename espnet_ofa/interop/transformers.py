@@ -24,7 +24,6 @@ from transformers.utils.generic import ModelOutput
 from espnet_ofa.hub import pull
 from espnet_ofa.subsampling.choice import set_squeeze
 from espnet_ofa.subsampling.rate import (
-    DEFAULT_MEAN_ALPHA,
     FRAME_MS,
     Lam,
     LamPolicy,
@@ -140,8 +139,7 @@ class OFAModel(PreTrainedModel):
     def __init__(self, config: OFAConfig) -> None:
         super().__init__(config)
         shape = config.upstream_config()
-        rate = shape.compressor_conf.get("target_rate", DEFAULT_MEAN_ALPHA)
-        policy = LamPolicy(config.lam, config.lam_train, mean_alpha=rate)
+        policy = LamPolicy(config.lam, config.lam_train, mean_alpha=shape.target_rate)
         upstream = OFAUpstream(shape, policy)
         if config.squeeze is not None:
             set_squeeze(upstream, config.squeeze)

@@ -12,7 +12,6 @@ from espnet_ofa.subsampling.guidance import (
     pseudo_alpha_from_boundaries,
     segment_loss,
 )
-from espnet_ofa.subsampling.rate import DEFAULT_MEAN_ALPHA
 from espnet_ofa.upstream.model import OFAUpstream
 
 
@@ -68,8 +67,7 @@ class GuidedModel(AbsESPnetModel):
             return out.units.new_zeros(())
         stats["mean_alpha"] = (alpha.sum() / n_frames.sum()).detach()
         if boundaries is None or counts is None:
-            conf = self.upstream.config.compressor_conf
-            target = conf.get("target_rate", DEFAULT_MEAN_ALPHA)
+            target = self.upstream.config.target_rate
             loss = cardinality_loss(alpha, n_frames, target)
             stats["loss_cardinality"] = loss.detach()
             return self.cardinality_weight * loss

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import yaml
 
+from espnet_ofa.subsampling.rate import DEFAULT_MEAN_ALPHA
+
 
 @dataclass
 class UpstreamConfig:
@@ -85,6 +87,11 @@ class UpstreamConfig:
                 f"{', '.join(sorted(known))}"
             )
         return cls(**values)
+
+    @property
+    def target_rate(self) -> float:
+        """Units per frame that alpha is trained for at lambda 1."""
+        return self.compressor_conf.get("target_rate", DEFAULT_MEAN_ALPHA)
 
     def to_dict(self) -> dict:
         """The mapping that :meth:`from_dict` takes."""

@@ -40,10 +40,6 @@ class Merge(NamedTuple):
         index = self.index[..., None].expand_as(x)
         return y.scatter_add(1, index, weighted).to(x.dtype)
 
-    def copy(self, x: Tensor) -> Tensor:
-        """(B, N, D) new units -> (B, U, D): each in the places of its old ones."""
-        return x.gather(1, self.index[..., None].expand(-1, -1, x.shape[2]))
-
 
 class AdjacentMerging(nn.Module):
     """Decides which neighbours merge, for each utterance by itself.

@@ -19,7 +19,6 @@ from espnet_ofa.subsampling.compressor import (
     CompressorOutput,
     build_compressor,
 )
-from espnet_ofa.subsampling.lengths import valid_mask
 from espnet_ofa.subsampling.rate import FRAME_MS, Lam, LamPolicy, LamRule
 from espnet_ofa.subsampling.squeeze import SqueezeCompressor
 from espnet_ofa.upstream.attention import Chunked, Padded
@@ -288,19 +287,6 @@ class OFAUpstream(nn.Module):
         chunks = chunks_of_units(out, lengths, threshold, self.chunk.frames)
         return out._replace(chunks=chunks)
 
-    def encode(
-        self, units: Tensor, lengths: Tensor, num_layers: int | None = None
-    ) -> list[Tensor]:
-        """(B, U, width) units, (B,) lengths to ``num_layers + 1`` of (B, U, dim).
-
-        Units are taken for frames: of one duration, at lambda 0. Where layers merge
-        them, merged ones are copied back, so that lengths and durations stay the
-        compressor's; see :meth:`encode_units`.
-        """
-        durations = valid_mask(lengths, units.shape[1]).float()
-        out = CompressorOutput(units, lengths, durations, lam=0.0)
-        return self.encode_units(self.in_chunks(out, lengths), num_layers).copied()
-
     def encode_units(
         self,
         out: CompressorOutput,
@@ -316,7 +302,7 @@ class OFAUpstream(nn.Module):
             wait: whether layers that merge by threshold may wait for the device.
             scope: what each unit may see, in a stream; else the config says it.
         """
-        return self.transformer.run(
+        return self.transformer(
             self._project(out),
             out.lengths,
             out.durations,

@@ -88,13 +88,6 @@ class Encoded(NamedTuple):
             states[:first] = [merge.average(x) for x in states[:first]]
         return states
 
-    def copied(self) -> list[Tensor]:
-        """All states at the compressor's units: a merged one is copied to each."""
-        states = list(self.states)
-        for first, merge in reversed(self.merges.items()):
-            states[first:] = [merge.copy(x) for x in states[first:]]
-        return states
-
 
 class Transformer(nn.Module):
     """Positional convolution and a stack of layers.
@@ -169,23 +162,6 @@ class Transformer(nn.Module):
             )
 
     def forward(
-        self, x: Tensor, lengths: Tensor, num_layers: int | None = None
-    ) -> list[Tensor]:
-        """Hidden states of every depth, without pooling, as if units had one duration.
-
-        Args:
-            x: (B, U, D) units.
-            lengths: (B,) units that are not padding.
-            num_layers: run only so many layers; all by default.
-
-        Returns:
-            ``num_layers + 1`` tensors of shape (B, U, D): the input of the first layer
-            and the output of each. With ``norm_first`` the output of the topmost layer
-            is normalised. Merged units are copied back.
-        """
-        return self.run(x, lengths, num_layers=num_layers).copied()
-
-    def run(
         self,
         x: Tensor,
         lengths: Tensor,
@@ -196,11 +172,14 @@ class Transformer(nn.Module):
     ) -> Encoded:
         """Hidden states of every depth, each at its own units.
 
+        The input of the first layer and the output of each: ``num_layers + 1``.
+
         Args:
             x: (B, U, D) units.
             lengths: (B,) units that are not padding.
             durations: (B, U) frames that each covers; one each by default.
-            num_layers: run only so many layers; all by default.
+            num_layers: run only so many layers; all by default. With ``norm_first`` the
+                output of the topmost layer is normalised, that of others is not.
             wait: allow layers that merge by threshold to wait for the device, once in a
                 call, after the last of them; data on a CPU, for which nobody waits,
                 are cut after each.

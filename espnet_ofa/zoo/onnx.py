@@ -28,11 +28,12 @@ from espnet_ofa import __version__
 from espnet_ofa.checksums import CARD_NAME
 from espnet_ofa.files import write_file
 from espnet_ofa.hub import pull
+from espnet_ofa.subsampling.rate import MAX_LAM
 from espnet_ofa.upstream import OFAUpstream
 from espnet_ofa.upstream.checkpoint import CONFIG_NAME, WEIGHTS_NAME, from_pretrained
 from espnet_ofa.upstream.extractor import SAMPLE_RATE
 from espnet_ofa.zoo.onnx_check import Agreement, check_agreement
-from espnet_ofa.zoo.onnx_graph import MAX_LAM, UpstreamGraph
+from espnet_ofa.zoo.onnx_graph import UpstreamGraph
 
 if TYPE_CHECKING:
     from onnx import ModelProto

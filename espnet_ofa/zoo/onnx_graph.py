@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from espnet_ofa.subsampling.rate import MAX_LAM
 from espnet_ofa.upstream import OFAUpstream
 from espnet_ofa.upstream.extractor import HOP, WINDOW, LogMelExtractor
 
-MAX_LAM = 2.0
 #: Compressors whose graph serves every length, and every lambda if they have one.
 COMPRESSORS = ("none", "mean", "conv", "cif")
 

@@ -91,13 +91,6 @@ def test_what_was_learned_depends_on_the_rate(condition):
         assert (one - other).abs().max() > 1e-3
 
 
-def test_a_unit_of_a_frame_has_the_duration_that_lambda_0_gives():
-    told, units = trained(["durations"]), torch.randn(2, 9, 16)
-    lengths = torch.tensor([9, 4])
-    encoded = told.encode_units(told.compress(units, lengths, 0.0))
-    assert same(told.encode(units, lengths), encoded.states)
-
-
 def test_all_forms_of_lambda_are_one():
     told, (wave, lengths) = trained(["lam"]), audio()
     want = told(wave, lengths, lam=0.7).hidden_states

@@ -77,19 +77,6 @@ def test_a_merge_equals_the_loop_whatever_the_padding(sizes, rule, seed):
         assert (merge.durations[row, u:] == 0).all()
 
 
-@pytest.mark.parametrize("rule", WAYS)
-def test_copying_back_gives_every_unit_its_average(rule):
-    units, keys, durations = batch(LENGTHS)
-    merge = AdjacentMerging(**rule)(keys, LENGTHS, durations)
-    copied = merge.copy(merge.average(units))
-    assert copied.shape == units.shape
-    inside = valid_mask(LENGTHS, units.shape[1])
-    torch.testing.assert_close(  # averages again change nothing
-        merge.average(copied * inside[..., None]),
-        merge.average(units * inside[..., None]),
-    )
-
-
 def test_untrimmed_is_the_same_but_for_padding():
     units, keys, durations = batch(LENGTHS)
     merging = AdjacentMerging(threshold=0.0)
@@ -108,33 +95,29 @@ def model(**conf):
 
 
 @pytest.mark.parametrize("rule", WAYS[:3])
-def test_states_of_all_layers_share_units_either_way(rule):
+def test_states_of_all_layers_share_units(rule):
     transformer = model(layers=[0, 2], **rule)
     units, _, durations = batch(LENGTHS)
     units = units.clamp(-3, 3)
-    out = transformer.run(units, LENGTHS, durations)
+    out = transformer(units, LENGTHS, durations)
     torch.testing.assert_close(out.durations.sum(1), durations.sum(1))
     top = out.states[-1]
     assert top.shape[1] < out.states[1].shape[1] < out.states[0].shape[1]
-    aligned, copied = out.aligned(), out.copied()
-    assert aligned[-1] is top and copied[0] is out.states[0]
-    assert {x.shape for x in aligned} == {top.shape}
-    assert {x.shape for x in copied} == {units.shape}
+    aligned = out.aligned()
+    assert aligned[-1] is top and {x.shape for x in aligned} == {top.shape}
     # An average weighted by duration keeps the sum over time.
-    inside = valid_mask(LENGTHS, units.shape[1])[..., None]
-    for low, high in zip(out.copied(), aligned, strict=True):
-        torch.testing.assert_close(
-            (low * inside * durations[..., None]).sum(1),
-            (high * out.durations[..., None]).sum(1),
-            atol=1e-4,
-            rtol=1e-4,
-        )
+    torch.testing.assert_close(
+        (out.states[0] * durations[..., None]).sum(1),
+        (aligned[0] * out.durations[..., None]).sum(1),
+        atol=1e-4,
+        rtol=1e-4,
+    )
 
 
 def test_every_parameter_learns_through_merges():
     transformer = model(layers=[0, 1], ratio=0.4)
     units, _, durations = batch(LENGTHS)
-    out = transformer.run(units.clamp(-3, 3), LENGTHS, durations)
+    out = transformer(units.clamp(-3, 3), LENGTHS, durations)
     (out.states[-1] ** 3).sum().backward()
     missing = [n for n, p in transformer.named_parameters() if p.grad is None]
     assert missing == []
@@ -143,7 +126,7 @@ def test_every_parameter_learns_through_merges():
 def test_a_prefix_of_layers_merges_only_there():
     transformer = model(layers=[1], ratio=0.5)
     units, _, durations = batch(LENGTHS)
-    out = transformer.run(units.clamp(-3, 3), LENGTHS, durations, num_layers=1)
+    out = transformer(units.clamp(-3, 3), LENGTHS, durations, num_layers=1)
     assert not out.merges and torch.equal(out.durations, durations)
 
 

@@ -69,7 +69,7 @@ def test_units_and_gradients_stay_whole(query, key):
     torch.manual_seed(0)
     model = Transformer(DIM, 2, HEADS, 12, pos_kernel=3, pos_groups=1)
     x = torch.randn(3, 11, DIM, requires_grad=True)
-    out = model.run(x, LENGTHS, scope=Pooling(LENGTHS, 11, query, key))
+    out = model(x, LENGTHS, scope=Pooling(LENGTHS, 11, query, key))
     assert [y.shape for y in out.states] == [(3, 11, DIM)] * 3
     assert torch.equal(out.lengths, LENGTHS) and not out.merges
     F.layer_norm(out.states[-1][0], (DIM,)).square().sum().backward()

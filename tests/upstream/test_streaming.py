@@ -250,14 +250,6 @@ def test_after_the_end_a_new_recording_begins():
     assert torch.equal(run(stream, wave, any_portions(3))[0][1], first[1])
 
 
-def test_units_that_are_taken_for_frames():
-    upstream, units = make(), torch.randn(1, 20, 16)
-    with torch.no_grad():
-        whole = upstream.encode(units, torch.tensor([20]))
-        start = upstream.encode(units[:, :16], torch.tensor([16]))
-    torch.testing.assert_close(whole[-1][:, :16], start[-1])
-
-
 def test_masked_prediction_learns():
     upstream = make(LamPolicy(0.5, "uniform"), dropout=0.0, attention_dropout=0.0)
     model = MaskedPredictionModel(upstream, num_codes=4, mask_span_ms=60).train()
