@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
+from espnet2.torch_utils.device_funcs import force_gatherable
 from torch import Tensor, nn
 
 from espnet_ofa.asr.building import (
@@ -25,6 +27,9 @@ from espnet_ofa.subsampling import (
 from espnet_ofa.subsampling.compressor import CIFCompressor
 from espnet_ofa.subsampling.guidance import cardinality_loss
 from espnet_ofa.subsampling.lengths import valid_mask
+from espnet_ofa.subsampling.training import in_training_step
+
+Step = Callable[[], tuple[Tensor, dict[str, Any], Tensor]]  # loss, statistics, weight
 
 
 class InitKeeper(nn.Module):
@@ -160,12 +165,8 @@ class Adapter(nn.Module):
 
     @property
     def in_training(self) -> bool:
-        """True in a training step.
-
-        ESPnet's collect_stats, which never calls eval(), has no gradients.
-        """
-        enabled = torch.is_grad_enabled() or self._looking_again
-        return self.training and enabled
+        """True in a training step, and in its second look."""
+        return in_training_step(self) or (self.training and self._looking_again)
 
     @contextmanager
     def second_look(self) -> Iterator[None]:
@@ -287,6 +288,33 @@ class Adapter(nn.Module):
             given = {k for k in state_dict if k.startswith(prefix)}
             refuse_checkpoint(f"{self.role}: ofa", own - given, given - own)
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
+
+
+def listen(
+    adapter: Adapter, needed: Tensor, step: Step
+) -> tuple[Tensor, dict[str, Any], Tensor]:
+    """Run a step of a model, with the losses and statistics of its adapter.
+
+    Args:
+        adapter: claimed by the model.
+        needed: (B,) units that the labels of each utterance need.
+        step: the model's forward.
+
+    Returns:
+        Loss, statistics, which ESPnet can gather from its replicas, and weight.
+    """
+    adapter.begin(needed)
+    try:
+        loss, stats, weight = step()
+        extra = adapter.stats()
+        for name, value in adapter.aux_losses().items():
+            loss = loss + value
+            extra[name] = value.detach()
+    finally:
+        adapter.end()
+    stats = {**stats, **extra, "loss": loss.detach()}
+    gathered: Any = force_gatherable(stats, loss.device)
+    return loss, gathered, weight
 
 
 def only_adapter(*parts: nn.Module | None) -> Adapter:

@@ -58,6 +58,15 @@ def building_args() -> Namespace | None:
     return args if isinstance(args, Namespace) else None
 
 
+def training_seed() -> int:
+    """``--seed`` of the training that the running ``build_model`` is for; 0 elsewhere.
+
+    Seeds of a comparison then differ in what is drawn, too, and a training's ``--seed``
+    is the only one there is.
+    """
+    return int(getattr(building_args(), "seed", 0))
+
+
 def parts_built() -> list | None:
     """Frontend, preencoder and encoder that the running ``build_model`` has made.
 

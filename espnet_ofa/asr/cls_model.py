@@ -6,10 +6,9 @@ from typing import Any
 
 import torch
 from espnet2.cls.espnet_model import ESPnetClassificationModel
-from espnet2.torch_utils.device_funcs import force_gatherable
 from torch import Tensor
 
-from espnet_ofa.asr.adapter import Adapter, only_adapter
+from espnet_ofa.asr.adapter import Adapter, listen, only_adapter
 from espnet_ofa.asr.building import refuse_checkpoint
 from espnet_ofa.asr.slope import evaluate_others, freeze_others, learn_lam
 
@@ -70,32 +69,13 @@ class OFAClassificationModel(ESPnetClassificationModel):
     ) -> tuple[Tensor, dict[str, Tensor], Tensor]:
         """Loss, statistics and weight; see :class:`ESPnetClassificationModel`."""
         adapter = self.adapter
-        batch = speech, speech_lengths, label, label_lengths
-        return learn_lam(self, adapter, lambda: self._step(adapter, *batch, **kwargs))
+        forward, batch = super().forward, (speech, speech_lengths, label, label_lengths)
+        needed = torch.ones_like(speech_lengths)  # one unit is enough to pool
 
-    def _step(
-        self,
-        adapter: Adapter,
-        speech: Tensor,
-        speech_lengths: Tensor,
-        label: Tensor,
-        label_lengths: Tensor,
-        **kwargs: Any,
-    ) -> tuple[Tensor, dict[str, Tensor], Tensor]:
-        """Forward at whatever lambda the policy says."""
-        adapter.begin(torch.ones_like(speech_lengths))  # one unit is enough to pool
-        loss, stats, weight = super().forward(
-            speech, speech_lengths, label, label_lengths, **kwargs
-        )
-        extra = adapter.stats()
-        for name, value in adapter.aux_losses().items():
-            loss = loss + value
-            extra[name] = value.detach()
-        adapter.end()
-        gathered: Any = force_gatherable(extra, loss.device)
-        stats.update(gathered)
-        stats["loss"] = loss.detach()
-        return loss, stats, weight
+        def step() -> tuple[Tensor, dict[str, Any], Tensor]:
+            return listen(adapter, needed, lambda: forward(*batch, **kwargs))
+
+        return learn_lam(self, adapter, step)
 
 
 def _check_keys(model: OFAClassificationModel, keys: Any) -> None:

@@ -10,7 +10,12 @@ from espnet2.asr.encoder.rnn_encoder import RNNEncoder
 from torch import Tensor
 
 from espnet_ofa.asr.adapter import Adapter, build_front
-from espnet_ofa.asr.building import check_neighbours, find_frame_ms, subsampling_of
+from espnet_ofa.asr.building import (
+    check_neighbours,
+    find_frame_ms,
+    subsampling_of,
+    training_seed,
+)
 from espnet_ofa.subsampling import LamPolicy
 from espnet_ofa.subsampling.rate import LamTrain
 
@@ -65,7 +70,7 @@ class OFAEncoder(Adapter, AbsEncoder):
         lam: lambda at evaluation, in [0, 2]; or ``adaptive`` for a learned one.
         lam_train: lambda in training; see :class:`LamPolicy`.
         lam_conf: for ``adaptive``: ``{init, low, high, speed, window, alone}``.
-        seed: seed of the draws.
+        seed: seed of the draws; by default that of the training.
         compressor: ``cif | mean | conv | squeeze | none``.
         compressor_conf: its arguments.
         target_period_ms: frame period at lambda 1 that alpha starts from.
@@ -91,7 +96,7 @@ class OFAEncoder(Adapter, AbsEncoder):
         lam: float | str | None = None,
         lam_train: LamTrain = None,
         lam_conf: dict | None = None,
-        seed: int = 0,
+        seed: int | None = None,
         compressor: str = "cif",
         compressor_conf: dict | None = None,
         target_period_ms: float = 90.0,
@@ -116,6 +121,7 @@ class OFAEncoder(Adapter, AbsEncoder):
             target_period_ms,
         )
         self.inner = _build_inner(encoder, width, dict(encoder_conf or {}))
+        seed = training_seed() if seed is None else seed
         self.policy = LamPolicy(lam, lam_train, lam_conf, seed, mean_alpha=rate)
         self._setup(
             self.compressor,

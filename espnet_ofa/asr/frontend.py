@@ -15,11 +15,13 @@ from espnet_ofa.asr.building import (
     check_neighbours,
     initialising,
     loading_checkpoint,
+    training_seed,
 )
 from espnet_ofa.cif import expand
 from espnet_ofa.subsampling import LamPolicy
 from espnet_ofa.subsampling.lengths import valid_mask
-from espnet_ofa.subsampling.rate import DEFAULT_MEAN_ALPHA, LamTrain
+from espnet_ofa.subsampling.rate import LamTrain
+from espnet_ofa.subsampling.training import in_training_step
 from espnet_ofa.upstream import OFAUpstream, UpstreamConfig
 from espnet_ofa.upstream.checkpoint import CONFIG_NAME, from_pretrained, resolve
 from espnet_ofa.upstream.extractor import SAMPLE_RATE, parse_rate
@@ -50,7 +52,7 @@ class OFAFrontend(Adapter, AbsFrontend):
         condition: ``[durations]``, ``[lam]`` or both: what the Transformer is told of
             the rate, in place of what the upstream's config says. A new one starts
             without an effect.
-        seed: seed of the draws.
+        seed: seed of the draws; by default that of the training.
         layer: hidden state to return (0: embedding, -1: last layer), or ``weighted``
             for a learned average of all of them.
         upsample: return frames of 20 ms again, by the upstream's up-sampler where it
@@ -90,7 +92,7 @@ class OFAFrontend(Adapter, AbsFrontend):
         squeeze_train: str | None = None,
         merge: dict | None = None,
         condition: list[str] | None = None,
-        seed: int = 0,
+        seed: int | None = None,
         layer: int | str = -1,
         upsample: bool = False,
         freeze: bool = False,
@@ -112,14 +114,10 @@ class OFAFrontend(Adapter, AbsFrontend):
         if freeze and guidance:
             raise ValueError("guidance trains alpha, which freeze: true forbids")
         check_neighbours(self.role, lam)
+        seed = training_seed() if seed is None else seed
         config, weights = _find_upstream(upstream, upstream_config)
-        conf = config.compressor_conf
         policy = LamPolicy(
-            lam,
-            lam_train,
-            lam_conf,
-            seed,
-            mean_alpha=conf.get("target_rate", DEFAULT_MEAN_ALPHA),
+            lam, lam_train, lam_conf, seed, mean_alpha=config.target_rate
         )
         if weights is None:
             self.upstream = OFAUpstream(config, policy)
@@ -265,7 +263,7 @@ class OFAFrontend(Adapter, AbsFrontend):
         states = (
             encoded.states[-1:] if self.layer_weights is None else encoded.aligned()
         )
-        learning = self.training and torch.is_grad_enabled()
+        learning = in_training_step(self)
         waiting = learning and self._updates <= self.freeze_updates
         if waiting:
             states = [state.detach() for state in states]
@@ -291,7 +289,7 @@ class OFAFrontend(Adapter, AbsFrontend):
         frames, n_frames = self.upstream.extract(wave, lengths)
         if self.in_training and self.time_mask is not None and not self.alone:
             frames = self._mask_time(frames, n_frames)
-        if self.training and torch.is_grad_enabled():
+        if in_training_step(self):
             self._updates += 1
             self.updates.fill_(self._updates)  # type: ignore[operator]
             if self.sandwich and self._claimed:

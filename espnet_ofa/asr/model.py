@@ -8,10 +8,9 @@ from contextlib import contextmanager
 from typing import Any
 
 from espnet2.asr.espnet_model import ESPnetASRModel
-from espnet2.torch_utils.device_funcs import force_gatherable
 from torch import Tensor
 
-from espnet_ofa.asr.adapter import Adapter, only_adapter
+from espnet_ofa.asr.adapter import Adapter, listen, only_adapter
 from espnet_ofa.asr.building import building_args, refuse_checkpoint
 from espnet_ofa.asr.guard import needed_units
 from espnet_ofa.asr.sandwich import sandwich
@@ -99,9 +98,20 @@ class OFAASRModel(ESPnetASRModel):
         **kwargs: Any,
     ) -> tuple[Tensor, dict[str, Tensor], Tensor]:
         """Loss, statistics and weight; see :meth:`ESPnetASRModel.forward`."""
-        batch = speech, speech_lengths, text, text_lengths
+        adapter = self.adapter
+        forward, batch = super().forward, (speech, speech_lengths, text, text_lengths)
+        needed = needed_units(text, text_lengths)
+
+        def passes() -> tuple[Tensor, dict[str, Any], Tensor]:
+            found = sandwich(adapter, lambda: forward(*batch, **kwargs))
+            if self.ctc is not None and self._encoder_lengths is not None:
+                short = self._encoder_lengths.to(needed.device) < needed
+                found[1]["infeasible"] = short.float().mean()
+            self._encoder_lengths = None
+            return found
+
         with self._unscored():
-            return learn_lam(self, self.adapter, lambda: self._step(*batch, **kwargs))
+            return learn_lam(self, adapter, lambda: listen(adapter, needed, passes))
 
     @contextmanager
     def _unscored(self) -> Iterator[None]:
@@ -115,34 +125,6 @@ class OFAASRModel(ESPnetASRModel):
             yield
         finally:
             vars(self).update(kept)
-
-    def _step(
-        self,
-        speech: Tensor,
-        speech_lengths: Tensor,
-        text: Tensor,
-        text_lengths: Tensor,
-        **kwargs: Any,
-    ) -> tuple[Tensor, dict[str, Tensor], Tensor]:
-        """Forward at whatever lambda the policy says."""
-        needed = needed_units(text, text_lengths)
-        adapter = self.adapter
-        adapter.begin(needed)
-        forward, batch = super().forward, (speech, speech_lengths, text, text_lengths)
-        loss, stats, weight = sandwich(adapter, lambda: forward(*batch, **kwargs))
-        extra = adapter.stats()
-        for name, value in adapter.aux_losses().items():
-            loss = loss + value
-            extra[name] = value.detach()
-        adapter.end()
-        if self.ctc is not None and self._encoder_lengths is not None:
-            short = self._encoder_lengths.to(needed.device) < needed
-            extra["infeasible"] = short.float().mean()
-        self._encoder_lengths = None
-        gathered: Any = force_gatherable(extra, loss.device)
-        stats.update(gathered)
-        stats["loss"] = loss.detach()
-        return loss, stats, weight
 
 
 def _check_keys(model: OFAASRModel, keys: Any) -> None:

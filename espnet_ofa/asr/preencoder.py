@@ -6,7 +6,7 @@ from espnet2.asr.preencoder.abs_preencoder import AbsPreEncoder
 from torch import Tensor
 
 from espnet_ofa.asr.adapter import Adapter, build_front
-from espnet_ofa.asr.building import check_neighbours, find_frame_ms
+from espnet_ofa.asr.building import check_neighbours, find_frame_ms, training_seed
 from espnet_ofa.subsampling import LamPolicy
 from espnet_ofa.subsampling.rate import LamTrain
 
@@ -23,7 +23,7 @@ class OFAPreEncoder(Adapter, AbsPreEncoder):
         lam: lambda at evaluation, in [0, 2]; or ``adaptive`` for a learned one.
         lam_train: lambda in training; see :class:`LamPolicy`.
         lam_conf: for ``adaptive``: ``{init, low, high, speed, window, alone}``.
-        seed: seed of the draws.
+        seed: seed of the draws; by default that of the training.
         compressor: ``cif | mean | conv | squeeze | none``.
         compressor_conf: its arguments.
         target_period_ms: frame period at lambda 1 that alpha starts from.
@@ -46,7 +46,7 @@ class OFAPreEncoder(Adapter, AbsPreEncoder):
         lam: float | str | None = None,
         lam_train: LamTrain = None,
         lam_conf: dict | None = None,
-        seed: int = 0,
+        seed: int | None = None,
         compressor: str = "cif",
         compressor_conf: dict | None = None,
         target_period_ms: float = 90.0,
@@ -68,6 +68,7 @@ class OFAPreEncoder(Adapter, AbsPreEncoder):
             compressor_conf,
             target_period_ms,
         )
+        seed = training_seed() if seed is None else seed
         self.policy = LamPolicy(lam, lam_train, lam_conf, seed, mean_alpha=rate)
         self._setup(
             self.compressor,

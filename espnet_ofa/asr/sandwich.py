@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 from torch import Tensor
 
-from espnet_ofa.asr.adapter import Adapter
+from espnet_ofa.asr.adapter import Adapter, Step
 from espnet_ofa.asr.frontend import OFAFrontend
 from espnet_ofa.subsampling.lengths import valid_mask
-
-Step = Callable[[], tuple[Tensor, dict[str, Any], Tensor]]  # loss, statistics, weight
 
 
 def sandwich(adapter: Adapter, step: Step) -> tuple[Tensor, dict[str, Any], Tensor]:

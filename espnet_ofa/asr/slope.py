@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -10,10 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from espnet_ofa.asr.adapter import Adapter
+from espnet_ofa.asr.adapter import Adapter, Step
 from espnet_ofa.asr.building import building_args, loading_checkpoint
-
-Step = Callable[[], tuple[Tensor, dict[str, Any], Tensor]]  # loss, statistics, weight
 
 
 @contextmanager

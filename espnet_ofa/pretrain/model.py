@@ -24,6 +24,7 @@ from espnet_ofa.pretrain.masked import (
 from espnet_ofa.subsampling.compressor import CompressorOutput
 from espnet_ofa.subsampling.lengths import valid_mask
 from espnet_ofa.subsampling.rate import FRAME_MS, Lam
+from espnet_ofa.subsampling.training import in_training_step
 from espnet_ofa.upstream.model import OFAUpstream
 from espnet_ofa.upstream.transformer import Encoded
 
@@ -126,7 +127,7 @@ class MaskedPredictionModel(GuidedModel):
         size = frames.shape[1]
         frame_mask = draw_frame_mask(n_frames, size, self.mask_span_ms, self.mask_share)
         batch = frames, n_frames, frame_mask
-        sandwich = self.sandwich if self.training and torch.is_grad_enabled() else 0.0
+        sandwich = self.sandwich if in_training_step(self) else 0.0
         first = self._predict(*batch, lam=0.0 if sandwich else None)
         out, encoded, logits, masked, clear = first
         nll = F.cross_entropy(

@@ -16,6 +16,8 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
+from espnet_ofa.subsampling.training import in_training_step
+
 Choices = int | Sequence[int]
 
 
@@ -73,7 +75,7 @@ def as_choices(name: str, value: Choices) -> tuple[int, ...]:
 class SqueezePolicy(nn.Module):
     """Which setting a stochastic upstream uses now.
 
-    In train mode with gradients enabled a setting is drawn for each batch, uniformly in
+    In a training step a setting is drawn for each batch, uniformly in
     S, q and k, unless :meth:`choose` says otherwise. As for lambda, a draw depends on
     the seed and the number of draws so far alone: data-parallel workers agree.
 
@@ -169,7 +171,7 @@ class SqueezePolicy(nn.Module):
         return self().factor
 
     def _live(self) -> bool:
-        return self.drawing and self.training and torch.is_grad_enabled()
+        return self.drawing and in_training_step(self)
 
     def _load_from_state_dict(self, *args, **kwargs) -> None:
         super()._load_from_state_dict(*args, **kwargs)

@@ -25,6 +25,7 @@ from espnet_ofa.subsampling.rate import (
     compress_weights,
 )
 from espnet_ofa.subsampling.squeeze import SqueezeCompressor
+from espnet_ofa.subsampling.training import in_training_step
 
 
 class CIFCompressor(Compressor):
@@ -92,7 +93,7 @@ class CIFCompressor(Compressor):
             durations = valid_mask(lengths, frames.shape[1]).to(torch.float32)
             return CompressorOutput(frames, lengths, durations, lam=0.0)
         alpha = self.predictor(frames, lengths)
-        if self.anchored and self.training and torch.is_grad_enabled():
+        if self.anchored and in_training_step(self):
             self.predictor.anchor(alpha, lengths)
         if callable(lam):
             lam = lam(alpha, lengths)

@@ -17,6 +17,8 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from espnet_ofa.subsampling.training import in_training_step
+
 Lam = float | Tensor
 LamRule = Callable[[Tensor, Tensor], Lam]  # from alpha (B, S) and lengths (B,)
 LamTrain = str | float | Sequence[float] | None
@@ -292,8 +294,7 @@ class LamPolicy(nn.Module):
     """Which lambda a compressing module uses now.
 
     Two keys, as in every config: ``lam`` is the value at evaluation, ``lam_train`` the
-    sampler. A draw happens only in train mode *with gradients enabled*: ESPnet's
-    ``collect_stats`` never calls ``eval()`` and must still see a fixed lambda.
+    sampler. A draw happens only :func:`in_training_step`.
 
     Args:
         lam: number; ``"adaptive"`` for a learnable lambda (then used in training too);
@@ -357,7 +358,7 @@ class LamPolicy(nn.Module):
         """Lambda for this call: a float, or a tensor that may carry gradient."""
         if self._forced is not None:
             return self._forced
-        if self.training and torch.is_grad_enabled():
+        if in_training_step(self):
             if self.learnable is not None:
                 return self.learnable.value()
             if self.sampler is not None:

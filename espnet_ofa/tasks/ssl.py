@@ -19,7 +19,7 @@ from espnet_ofa.pretrain.model import MaskedPredictionModel
 from espnet_ofa.pretrain.segments import check_boundaries
 from espnet_ofa.pretrain.targets import check_targets
 from espnet_ofa.pretrain.teacher import Teacher, load_configured
-from espnet_ofa.subsampling.rate import DEFAULT_MEAN_ALPHA, LamPolicy
+from espnet_ofa.subsampling.rate import FRAME_MS, LamPolicy
 from espnet_ofa.tasks.audio import AudioTask
 from espnet_ofa.tasks.trainer import FiniteTrainer
 from espnet_ofa.upstream.checkpoint import load_upstream, upstream_state
@@ -44,9 +44,9 @@ class AlignedCrop:
         train: bool = True,
         cache: CacheReader | None = None,
     ) -> None:
-        self.max_frames = (
-            None if crop_seconds is None else max(int(crop_seconds * 1000 // 20), 1)
-        )
+        self.max_frames = None
+        if crop_seconds is not None:
+            self.max_frames = max(int(crop_seconds * 1000 // FRAME_MS), 1)
         self.train = train
         self.cache = cache
 
@@ -245,7 +245,7 @@ class OFASSLTask(AudioTask):
             # What config.yaml keeps must build the model without the encoder.
             args.upstream_conf, args.upstream = start.config.to_dict(), None
         config = UpstreamConfig.from_dict(args.upstream_conf)
-        rate = config.compressor_conf.get("target_rate", DEFAULT_MEAN_ALPHA)
+        rate = config.target_rate
         policy = LamPolicy(args.lam, lam_train, seed=args.seed, mean_alpha=rate)
         upstream = OFAUpstream(config, policy)
         if upstream.compressor.uses_lam and args.lam is None:

@@ -118,3 +118,21 @@ def test_lambda_at_evaluation_is_asked_for_before_training(build, tiny, role):
         return build(**conf)
 
     build_model_from_file()  # nor is there anything to train
+
+
+@pytest.mark.parametrize("role", ["frontend", "preencoder", "encoder"])
+def test_draws_follow_the_seed_of_the_training(build, tiny, upstream_conf, role):
+    own = {
+        "frontend": {"upstream": upstream_conf},
+        "preencoder": {"input_size": 80},
+        "encoder": {"encoder": "transformer", "encoder_conf": tiny},
+    }[role]
+    own = {**own, "lam": 0.5, "lam_train": "uniform"}
+
+    def first_draw(training_seed, **more):
+        conf = {role: "ofa", f"{role}_conf": {**own, **more}}
+        return getattr(build(**conf, seed=training_seed), role).policy.draw()
+
+    drawn = [first_draw(seed) for seed in (0, 1)]
+    assert drawn[0] != drawn[1]
+    assert [first_draw(1, seed=0), first_draw(0, seed=1)] == drawn
