@@ -24,9 +24,8 @@ from torch import Tensor, nn
 
 from espnet_ofa.files import write_text
 from espnet_ofa.report.environment import cpu_name
-from espnet_ofa.subsampling import rate
 from espnet_ofa.subsampling.compressor import CIFCompressor
-from espnet_ofa.subsampling.rate import Lam, lam_to_period_ms
+from espnet_ofa.subsampling.rate import Lam, fix_lam, lam_to_period_ms
 from espnet_ofa.upstream.extractor import SAMPLE_RATE, frame_lengths
 from espnet_ofa.upstream.model import OFAUpstream
 
@@ -346,5 +345,5 @@ def set_lam(
         lam = lam_for_budget(calibration, **budgets)
     elif calibration is not None or any(v is not None for v in budgets.values()):
         raise ValueError("a budget goes with lam='auto' only")
-    rate.set_lam(model, lam)
+    fix_lam(model, lam)
     return lam

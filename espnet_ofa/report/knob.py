@@ -12,7 +12,7 @@ from espnet_ofa.subsampling.choice import (
     set_squeeze,
     squeeze_policies,
 )
-from espnet_ofa.subsampling.rate import lam_policies, set_lam
+from espnet_ofa.subsampling.rate import fix_lam, lam_policies
 
 OWN = "own"
 
@@ -40,7 +40,7 @@ class LamKnob:
     def use(self, lam: float | str) -> tuple[float | None, float | None]:
         """Run at ``lam`` from now on; its value and, if learned, where it began."""
         if lam != OWN:
-            set_lam(self.model, float(lam))
+            fix_lam(self.model, float(lam))
             return float(lam), None
         for policy, own in zip(self.policies, self._own, strict=True):
             policy.set(own)

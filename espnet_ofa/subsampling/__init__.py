@@ -18,9 +18,9 @@ from espnet_ofa.subsampling.rate import (
     LamUnsetError,
     LearnableLam,
     compress_weights,
+    fix_lam,
     lam_to_period_ms,
     period_ms_to_lam,
-    set_lam,
 )
 
 __all__ = [
@@ -36,8 +36,8 @@ __all__ = [
     "SqueezeUnsetError",
     "build_compressor",
     "compress_weights",
+    "fix_lam",
     "lam_to_period_ms",
     "period_ms_to_lam",
-    "set_lam",
     "set_squeeze",
 ]

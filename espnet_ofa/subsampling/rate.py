@@ -390,8 +390,8 @@ def lam_policies(model: nn.Module) -> list[LamPolicy]:
     return [m for m in model.modules() if isinstance(m, LamPolicy) and m.used]
 
 
-def set_lam(model: nn.Module, lam: Lam) -> None:
-    """Set lambda at evaluation for everything in ``model`` that compresses.
+def fix_lam(model: nn.Module, lam: Lam) -> None:
+    """What :func:`espnet_ofa.set_lam` does with numbers and tensors.
 
     Args:
         model: any module, e.g. ``speech2text.asr_model``.

@@ -1,7 +1,6 @@
 """The SSL encoder: extractor, compressor and Transformer over units."""
 
-from espnet_ofa.subsampling.rate import set_lam
 from espnet_ofa.upstream.config import UpstreamConfig
 from espnet_ofa.upstream.model import OFAUpstream, UpstreamOutput
 
-__all__ = ["OFAUpstream", "UpstreamConfig", "UpstreamOutput", "set_lam"]
+__all__ = ["OFAUpstream", "UpstreamConfig", "UpstreamOutput"]

@@ -30,7 +30,7 @@ from espnet_ofa.checksums import CHECKSUMS_NAME, is_inside, read_checksums
 from espnet_ofa.files import no_room
 from espnet_ofa.hub import pull
 from espnet_ofa.plugin import register
-from espnet_ofa.upstream import set_lam
+from espnet_ofa.subsampling.rate import fix_lam
 from espnet_ofa.upstream.checkpoint import WEIGHTS_NAME, check_fit
 from espnet_ofa.upstream.importers.source import read_weights
 from espnet_ofa.zoo.kinds import ASR, CLS, Kind
@@ -81,7 +81,7 @@ def load_asr(
         quantized = bool(options.get("quantize_asr_model"))
         check_recogniser(speech2text, state, str(source), quantized)
     if lam is not None:
-        set_lam(speech2text.asr_model, lam)
+        fix_lam(speech2text.asr_model, lam)
     return speech2text
 
 
@@ -112,7 +112,7 @@ def load_cls(
         classifier = Classification(**packed, **options)
         check_fit(classifier.classification_model, state, str(source))
     if lam is not None:
-        set_lam(classifier.classification_model, lam)
+        fix_lam(classifier.classification_model, lam)
     return classifier
 
 

@@ -8,10 +8,11 @@ import pytest
 import torch
 from torch.utils._pytree import tree_leaves
 
+from espnet_ofa import set_lam
 from espnet_ofa.asr.encoder import OFAEncoder
 from espnet_ofa.asr.preencoder import OFAPreEncoder
 from espnet_ofa.asr.stem import ConvStem
-from espnet_ofa.subsampling import LamUnsetError, lam_to_period_ms, set_lam
+from espnet_ofa.subsampling import LamUnsetError, lam_to_period_ms
 
 LENGTHS = torch.tensor([120, 71])
 

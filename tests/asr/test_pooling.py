@@ -12,9 +12,9 @@ from espnet2.tasks.spk import SpeakerTask
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from espnet_ofa import set_lam
 from espnet_ofa.asr.pooling import OFADecoder, OFAPooling, pool
 from espnet_ofa.cif import expand, integrate_and_fire
-from espnet_ofa.subsampling.rate import set_lam
 
 CLASSES = ["a", "b", "c", "<unk>"]
 

@@ -12,8 +12,8 @@ import soundfile
 import torch
 import yaml
 
+from espnet_ofa import set_lam
 from espnet_ofa.asr.frontend import OFAFrontend
-from espnet_ofa.upstream import set_lam
 
 
 @pytest.fixture

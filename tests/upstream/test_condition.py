@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from espnet_ofa.subsampling import LamPolicy, set_lam
+from espnet_ofa import set_lam
+from espnet_ofa.subsampling import LamPolicy
 from espnet_ofa.upstream import OFAUpstream, UpstreamConfig
 from espnet_ofa.upstream.condition import RateCondition
 from espnet_ofa.upstream.importers import load_any
