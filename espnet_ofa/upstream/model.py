@@ -100,12 +100,12 @@ class OFAUpstream(nn.Module):
             config.layers,
             config.heads,
             config.ff_dim,
-            config.pos_kernel,
-            config.pos_groups,
-            config.norm_first,
-            config.dropout,
-            config.attention_dropout,
-            config.activation_dropout,
+            pos_kernel=config.pos_kernel,
+            pos_groups=config.pos_groups,
+            norm_first=config.norm_first,
+            dropout=config.dropout,
+            attention_dropout=config.attention_dropout,
+            activation_dropout=config.activation_dropout,
         )
         self._set_up_squeeze()
         self.chunk = Chunk.parse(config.chunk)

@@ -134,10 +134,10 @@ class Transformer(nn.Module):
                 dim,
                 heads,
                 ff_dim,
-                norm_first,
-                dropout,
-                attention_dropout,
-                activation_dropout,
+                norm_first=norm_first,
+                dropout=dropout,
+                attention_dropout=attention_dropout,
+                activation_dropout=activation_dropout,
             )
             for _ in range(layers)
         )
