@@ -37,3 +37,29 @@ def waits(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
         monkeypatch.setattr(torch.Tensor, name, counted)
     return calls
+
+
+class Clock:
+    """A clock that only moves when somebody works."""
+
+    def __init__(self) -> None:
+        self.time = 0.0
+
+    def __call__(self, *_) -> float:
+        return self.time
+
+    def work(self, seconds: float, log: list | None = None, name: str = ""):
+        def call(*_):
+            self.time += seconds
+            if log is not None:
+                log.append(name)
+
+        return call
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """In the place of the clock of all that is measured."""
+    clock = Clock()
+    monkeypatch.setattr("time.perf_counter", clock)
+    return clock

@@ -8,9 +8,12 @@ import torch
 
 import espnet_ofa
 from espnet_ofa.bench import hubert, worker
+from espnet_ofa.bench.calibrate import calibrate_upstream
 from espnet_ofa.bench.encoders import make_waves
 from espnet_ofa.bin import bench
 from espnet_ofa.report.budget import load_calibrations
+from espnet_ofa.report.cost import measure_macs
+from espnet_ofa.report.profile import UpstreamEncode
 from espnet_ofa.upstream import OFAUpstream, UpstreamConfig
 
 SHAPE = {
@@ -231,6 +234,33 @@ def test_calibrate_and_choose(upstream_dir, capsys):
     assert packed.setup == {"optimized": "cpu, int8"}
     for one, other in zip(plain.prices, packed.prices, strict=True):
         assert one.macs_per_second == pytest.approx(other.macs_per_second, rel=1e-6)
+
+
+def test_prices_are_medians_per_second_of_audio(clock, monkeypatch):
+    """Passes of 0.7 (does not count), 0.9, 0.1 and 0.3 s a second; lambda 1: a half."""
+    torch.manual_seed(0)
+    config = UpstreamConfig(extractor="logmel", layers=1, **SHAPE)
+    upstream = OFAUpstream(config).eval()
+    encode, passes = UpstreamEncode.encode, {0.0: [], 1.0: []}
+    # The first pass is of one wave only, to warm up; the others are of both.
+    costs = [0.7] + 2 * [0.9] + 2 * [0.1] + 2 * [0.3]
+
+    def slow(self, wave, lengths):
+        seen = passes[self.lam]
+        seen.append(int(lengths) / 16000)
+        cost = costs[len(seen) - 1] if len(seen) <= len(costs) else 50.0  # of MACs
+        clock.time += cost * seen[-1] / (1.0 + self.lam)
+        return encode(self, wave, lengths)
+
+    monkeypatch.setattr(UpstreamEncode, "encode", slow)
+    waves = [torch.randn(16000), torch.randn(8000)]
+    found = calibrate_upstream(upstream, waves, [1.0, 0.0], rounds=3)
+    assert [price.lam for price in found.prices] == [0.0, 1.0]
+    assert [price.rtf for price in found.prices] == pytest.approx([0.3, 0.15])
+    for price in found.prices:
+        assert passes[price.lam][:7] == [1.0, *3 * [1.0, 0.5]]
+        macs = [measure_macs(UpstreamEncode(upstream, price.lam), x)[0] for x in waves]
+        assert price.macs_per_second == pytest.approx(sum(macs) / 1.5)
 
 
 def test_bad_options(tmp_path, upstream_dir):

@@ -4,36 +4,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from espnet_ofa.bench import parts, results, timing
+from espnet_ofa.bench import results
 from espnet_ofa.bench.parts import PartTimer
 from espnet_ofa.bench.processes import run_fresh
 from espnet_ofa.bench.timing import Timing, interleave
-
-
-class Clock:
-    """A clock that only moves when somebody works."""
-
-    def __init__(self) -> None:
-        self.time = 0.0
-
-    def __call__(self, *_) -> float:
-        return self.time
-
-    def work(self, seconds: float, log: list | None = None, name: str = ""):
-        def call(*_):
-            self.time += seconds
-            if log is not None:
-                log.append(name)
-
-        return call
-
-
-@pytest.fixture
-def clock(monkeypatch) -> Clock:
-    clock = Clock()
-    monkeypatch.setattr(timing.time, "perf_counter", clock)
-    monkeypatch.setattr(parts, "now", clock)
-    return clock
 
 
 def test_sides_take_turns(clock):

@@ -19,6 +19,7 @@ import pytest  # noqa: E402
 import soundfile  # noqa: E402
 import torch  # noqa: E402
 import yaml  # noqa: E402
+from espnet2.asr.espnet_model import ESPnetASRModel  # noqa: E402
 from espnet2.tasks.asr import ASRTask  # noqa: E402
 
 from espnet_ofa.bin import asr_inference, report, ssl_align  # noqa: E402
@@ -181,11 +182,48 @@ def test_infeasible_utterances_are_counted(space, grid, tmp_path):
     long = tmp_path / "long"
     long.mkdir()
     (long / "wav.scp").write_text((space.data / "wav.scp").read_text())
-    texts = {**TEXTS, "u2": "aa" * 10, "u4": "ab" * 10}  # 39 and 20 units wanted
+    texts = {**TEXTS, "u2": "a" * 10, "u4": "a" * 13}  # 19 and 25 units wanted
     (long / "text").write_text("".join(f"{k} {t}\n" for k, t in texts.items()))
     options = ["--search=greedy", f"--test_set=long:{long}", "--lam=0"]
     run(space, space.fixed, "long", *options)  # 19 and 24 units at hand
     assert load_stats(space.root / "long" / "lam0" / "long").infeasible == 1
+
+
+@pytest.mark.parametrize("size", [1, 3])
+def test_seconds_are_of_what_was_decoded(space, clock, monkeypatch, tmp_path, size):
+    """The encoder takes as long as the audio, the search twice as long again."""
+    encode, search = ESPnetASRModel.encode, decoding.Decoder.search
+
+    def slow_encode(self, speech, lengths):
+        clock.time += int(lengths.sum()) / 16000
+        return encode(self, speech, lengths)
+
+    def slow_search(self, waves):
+        clock.time += 2 * sum(map(len, waves)) / 16000
+        return search(self, waves)
+
+    monkeypatch.setattr(ESPnetASRModel, "encode", slow_encode)
+    monkeypatch.setattr(decoding.Decoder, "search", slow_search)
+    options = ["--lam=1", f"--batch_size={size}", *greedy_options(space)]
+    stats = load_stats(run(space, space.fixed, tmp_path, *options) / "lam1" / "test")
+    assert stats.encoder_seconds == pytest.approx(2.5)  # warm-up does not count
+    assert stats.decode_seconds == pytest.approx(5.0)
+    assert (stats.encoder_rtf, stats.rtf) == pytest.approx((1.0, 3.0))
+
+
+@pytest.mark.parametrize(
+    ("tokens", "limit", "capped"), [(2, 3, False), (3, 3, True), (3, None, False)]
+)
+def test_capped_is_what_has_all_the_tokens_allowed(tokens, limit, capped):
+    hyp = SimpleNamespace(yseq=[6, *[3] * tokens, 6], score=-1.0)
+    decoder: Any = SimpleNamespace(
+        speech2text=lambda wave: [("a", ["a"], [3], hyp)],
+        limit=None if limit is None else SimpleNamespace(limit=limit),
+        meter=SimpleNamespace(last_lengths=torch.tensor([9])),
+        _join=lambda token, text: text,
+    )
+    found = decoding.Decoder._beam(decoder, torch.zeros(400))
+    assert (found.capped, found.units) == (capped, 9)
 
 
 def test_greedy_is_the_best_path(space, grid):
@@ -270,6 +308,53 @@ def test_end_detection_as_in_espnet():
         assert end_detected(ours, step) == answers[-1]
     assert {True, False} == set(answers)
     assert not end_detected([], 5)
+
+
+def length_limit(maximum, units, scorer="ctc"):
+    """On a search that ends what runs at its own last step, and nothing before."""
+
+    def post_process(i, maxlen, minlen, maxlenratio, running, ended):
+        if i + 1 < maxlen:
+            return running
+        ended.extend(running)
+        return []
+
+    search = SimpleNamespace(
+        post_process=post_process, full_scorers={}, part_scorers={scorer: None}
+    )
+    lengths = None if units is None else torch.tensor([units])
+    meter: Any = SimpleNamespace(last_lengths=lengths)
+    return LengthLimit(search, maximum, meter)
+
+
+@pytest.mark.parametrize(
+    ("maximum", "units", "scorer", "steps"),
+    [
+        (5, 3, "ctc", 3),
+        (5, 9, "ctc", 5),
+        (5, 3, "decoder", 5),
+        (5, 0, "ctc", 1),
+        (5, None, "ctc", 5),
+    ],
+)
+def test_steps_are_bounded_by_tokens_and_with_ctc_by_units(
+    maximum, units, scorer, steps
+):
+    limit, ended = length_limit(maximum, units, scorer), []
+    for i in range(steps):
+        assert ended == []
+        running = limit(i, 900, 0, -900.0, ["running"], ended)
+        assert bool(running) == (i + 1 < steps)
+    assert ended == ["running"] and limit.limit == steps
+
+
+def test_what_goes_on_when_the_rest_is_hopeless_has_not_ended():
+    ended = [SimpleNamespace(yseq=[6] * n, score=s) for n, s in ((2, 0.0), (7, -11.0))]
+    ended += [SimpleNamespace(yseq=[6] * n, score=-11.0) for n in (8, 9)]
+    before, limit = [*ended], length_limit(90, 90)
+    assert limit(8, 900, 0, -900.0, ["running"], ended) == ["running"]
+    assert limit(9, 900, 0, -900.0, ["running"], ended) == []
+    assert ended == before
 
 
 def test_decoding_stops_when_nothing_better_can_come(space):
