@@ -66,6 +66,26 @@ def test_the_loss_is_the_mean_of_what_it_is_made_of(make, batch):
     torch.testing.assert_close(loss, wanted, atol=1e-3, rtol=1e-4)
 
 
+def test_both_are_pulled_to_20_ms_which_stays(make, batch, monkeypatch):
+    model = make(sandwich=3.0).train()
+    spread, seen = model.frontend.spread_frames, []
+
+    def noted():
+        frames, lengths = spread()
+        frames.retain_grad()
+        seen.append((frames, lengths))
+        return seen[-1]
+
+    monkeypatch.setattr(model.frontend, "spread_frames", noted)
+    loss, stats, _ = model(**batch)
+    loss.backward()
+    (goal, lengths), (longest, _), (drawn, _) = seen
+    assert goal.grad is None
+    assert longest.grad.abs().sum() > 0 and drawn.grad.abs().sum() > 0
+    pulls = [missed_variance(x, goal, lengths) for x in (longest, drawn)]
+    assert float(stats["missed"]) == pytest.approx(float(sum(pulls)) / 2)
+
+
 def test_evaluation_is_of_one_lambda(make, batch):
     model, plain = make(sandwich=2.0).eval(), make().eval()
     plain.load_state_dict(model.state_dict())

@@ -275,6 +275,15 @@ def test_a_teacher_of_long_units_answers_for_every_frame():
     assert states[:, 0:30:2].equal(states[:, 1:30:2])
 
 
+@pytest.mark.parametrize("view", [lambda p: p.view(torch.bfloat16), torch.flatten])
+def test_the_fingerprint_is_of_types_and_shapes_too(view):
+    teacher, other = make_teacher().half(), make_teacher().half()
+    assert teacher.fingerprint() == other.fingerprint()
+    for parameter in other.parameters():
+        parameter.data = view(parameter.data)  # the same bytes
+    assert teacher.fingerprint() != other.fingerprint()
+
+
 def test_a_stochastic_teacher_runs_at_its_finest():
     teacher = make_teacher(**SQUEEZE)
     data = batch()

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch.distributions import Categorical, kl_divergence
 from torch.nn import functional as F
 
 from espnet_ofa.pretrain.masked import draw_frame_mask
@@ -220,11 +221,25 @@ def test_only_lambda_0_sees_the_codes():
     assert pulls[0] == pulls[1] and losses[0] != losses[1]
 
 
-def test_lambda_0_is_not_pulled():
+def two_looks():
+    """A sandwich, and what it says of a masked batch at lambda 0 and at 0.8."""
     model = sandwich(mask_span_ms=100)
     frames, n_frames = torch.randn(2, 30, 16), torch.tensor([30, 22])
     mask = draw_frame_mask(n_frames, 30, 100, 0.4)
-    teacher, student = (model._predict(frames, n_frames, mask, x) for x in (0.0, 0.8))
+    return model, *(model._predict(frames, n_frames, mask, x) for x in (0.0, 0.8))
+
+
+def test_clear_frames_are_pulled_at_their_weight():
+    model, teacher, student = two_looks()
+    said = [Categorical(logits=x.logits) for x in (teacher, student)]
+    divergence = kl_divergence(*said)
+    masked = divergence[student.masked & teacher.masked].mean()
+    clear = divergence[student.clear & teacher.clear].mean()
+    torch.testing.assert_close(model._pull(student, teacher), masked + 0.5 * clear)
+
+
+def test_lambda_0_is_not_pulled():
+    model, teacher, student = two_looks()
     assert model._pull(teacher, teacher) == 0
     teacher.logits.retain_grad()
     student.logits.retain_grad()

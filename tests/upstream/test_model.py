@@ -7,6 +7,7 @@ import yaml
 from espnet_ofa import OFAUpstream, set_lam
 from espnet_ofa.subsampling import LamPolicy, LamUnsetError
 from espnet_ofa.upstream import UpstreamConfig
+from espnet_ofa.upstream.upsampler import Upsampler
 
 SMALL = {
     "extractor": "logmel",
@@ -191,3 +192,17 @@ def test_broken_files_are_named(tmp_path):
 def test_unknown_config_keys_are_named():
     with pytest.raises(ValueError, match="layer_count"):
         UpstreamConfig.from_dict({"layer_count": 3})
+
+
+@pytest.mark.parametrize(("factor", "frames"), [(4, 12), (4, 10), (2, 5), (1, 3)])
+def test_the_frames_of_a_unit_are_its_first_slots(factor, frames):
+    upsampler, units = Upsampler(8, slots=4), torch.randn(2, 3, 8)
+    found = upsampler(units, factor, frames)
+    assert found.shape == (2, frames, 8)
+    linear = upsampler.linear
+    for frame in range(frames):
+        unit, slot = divmod(frame, factor)
+        rows = slice(8 * slot, 8 * (slot + 1))
+        y = units[:, unit] @ linear.weight[rows].T + linear.bias[rows]
+        gelu = y * (1 + torch.erf(y / 2**0.5)) / 2
+        torch.testing.assert_close(found[:, frame], gelu)
