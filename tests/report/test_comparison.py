@@ -77,6 +77,25 @@ def test_errors_between_points_and_beyond(asr):
     assert point_at(curve, 100.0) is None
 
 
+@pytest.mark.parametrize(
+    ("period", "error"),
+    [
+        (19.4, None),
+        (19.6, 11.0),
+        (20.4, 11.0),
+        (20.6, 11.0 + 11.0 * 0.6 / 40),
+        (59.4, 22.0 - 11.0 * 0.6 / 40),
+        (60.4, 22.0),
+        (60.6, None),
+    ],
+)
+def test_periods_are_the_same_within_half_a_millisecond(asr, period, error):
+    curve = read_task("ASR", asr, "test", ["ofa"]).curve("ofa")
+    assert curve is not None
+    point = point_at(curve, period)
+    assert (None if point is None else point.wer) == pytest.approx(error)
+
+
 def test_tables_and_figure(asr, words, tmp_path, capsys):
     out = tmp_path / "out"
     tasks = [f"ASR={asr}:test", f"keywords={words}:test"]

@@ -235,3 +235,26 @@ def test_without_compression_there_are_no_frames():
     with EncoderMeter(model) as meter:
         model.encode(torch.randn(1, 3, 4), torch.tensor([3]))
     assert (meter.units, meter.frames, meter.frame_seconds) == (3, None, None)
+
+
+def test_frames_count_at_the_first_compressor_of_each_call():
+    class Two(nn.Linear):
+        """Frames halved, then units halved again."""
+
+        def __init__(self):
+            super().__init__(3, 3)
+            self.first = build_compressor("mean", 3, factor=2)
+            self.last = build_compressor("mean", 3, factor=2)
+
+        def encode(self, speech, speech_lengths):
+            out = self.first(speech, speech_lengths)
+            out = self.last(out.units, out.lengths)
+            return out.units, out.lengths
+
+    model = Two()
+    with EncoderMeter(model) as meter:
+        for frames in (8, 12):
+            model.encode(torch.randn(1, frames, 3), torch.tensor([frames]))
+    assert (meter.units, meter.frames) == (2 + 3, 8 + 12)
+    assert meter.frame_seconds == pytest.approx(0.4)
+    assert meter.last_lengths is not None and meter.last_lengths.tolist() == [3]

@@ -90,6 +90,23 @@ def test_seeds_are_one_line(tmp_path, decoded):
     }
 
 
+@pytest.mark.parametrize(
+    ("units", "period"),
+    [
+        ((200, 200), "20.0"),
+        ((1000, 1002), "4.0"),  # 4.000 and 3.992 ms
+        ((1000, 1020), "4.0 (3.9 to 4.0)"),
+        ((100, 40, 200), "53.3 (20.0 to 100.0)"),
+    ],
+)
+def test_periods_of_seeds_have_a_range_where_it_shows(tmp_path, decoded, units, period):
+    rows = []
+    for seed, count in enumerate(units):
+        decoded(tmp_path / f"{seed}" / "lam0" / "test", 0.0, count)
+        rows += collect_rows(f"ctc@{seed}", tmp_path / f"{seed}")
+    assert cells(seeds_table(rows).splitlines()[2])[3] == period
+
+
 def test_espnet_table(rows):
     lines = espnet_table(rows, "wer").splitlines()
     assert lines[0].replace(" ", "") == "|dataset|Snt|Wrd|Corr|Sub|Del|Ins|Err|S.Err|"
