@@ -165,9 +165,14 @@ def test_int8_from_the_command_line(
     model = OnnxUpstream(path)
     assert model.metadata["precision"] == "int8"
     assert model.metadata["license"] == "mit"
-    nodes = [node.op_type for node in onnx.load(path).graph.node]
+    graph = onnx.load(path).graph
+    nodes = [node.op_type for node in graph.node]
     # project; qkv, out and two of the feed-forward block. Not the predictor's.
     assert nodes.count("MatMulInteger") == 1 + 4
+    arrays = [onnx.numpy_helper.to_array(x) for x in graph.initializer]
+    weights = [x.astype(int) for x in arrays if x.dtype == np.int8 and x.ndim == 2]
+    # Seven bits: without VNNI, sums of two products with eight overflow.
+    assert len(weights) == 1 + 4 and all(32 < abs(x).max() <= 64 for x in weights)
     wave = speech_like(30000)
     for lam in (0.0, 0.4, 1.0):
         (got,) = model([wave], lam)
