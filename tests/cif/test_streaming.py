@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from espnet_ofa.cif import StreamingCIF, integrate_and_fire
+from espnet_ofa.cif.types import NO_MASS
 
 
 def stream(cif, frames, weights, cuts):
@@ -48,6 +49,23 @@ def test_streaming_equals_offline(
         close = torch.testing.assert_close
         close(units, want.units[b, :count], atol=1e-6, rtol=1e-5)
         close(durations, want.durations[b, :count], atol=1e-4, rtol=1e-5)
+
+
+@pytest.mark.parametrize("threshold", [1.0, 0.7])
+@pytest.mark.parametrize("mass", [0.0, 0.8, 1.2])
+def test_a_row_with_hardly_any_mass_is_one_unit_as_offline(make_case, threshold, mass):
+    """Below ``NO_MASS`` it is the mean of all frames, above that of those with mass."""
+    frames, weights, _ = make_case(4, "plain", 9)  # the other rows fire
+    weights[0] = 0.0
+    weights[0, 4] = mass * NO_MASS * threshold
+    options = {"threshold": threshold}
+    want = integrate_and_fire(frames, weights, **options)
+    cif = StreamingCIF(**options)
+    (units, durations), *_ = stream(cif, frames, weights, [3, 6])
+    torch.testing.assert_close(units, want.units[0, :1])
+    torch.testing.assert_close(durations, want.durations[0, :1])
+    mean = frames[0].mean(0) if mass < 1 else frames[0, 4]
+    torch.testing.assert_close(units[0], threshold * mean)
 
 
 def test_a_unit_is_given_out_with_the_frame_that_completes_it():
