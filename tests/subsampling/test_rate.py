@@ -181,6 +181,15 @@ def test_learnable_lambda_reaches_its_optimum_inside_the_bounds(start):
     assert lam.value().item() == pytest.approx(0.8, abs=0.02)
 
 
+@pytest.mark.parametrize(
+    ("init", "start"), [(0.2, 0.206), (0.204, 0.206), (0.5, 0.5), (0.8, 0.794)]
+)
+def test_learnable_lambda_starts_off_its_bounds(init, start):
+    """By one percent of the way between them: on a bound, nothing would learn."""
+    lam = LearnableLam(init, low=0.2, high=0.8)
+    assert lam.value().item() == pytest.approx(start, abs=1e-5)
+
+
 def test_learnable_lambda_never_leaves_its_bounds():
     lam = LearnableLam(0.5, low=0.2, high=0.9)
     for raw in (-1e3, 1e3):
