@@ -118,6 +118,17 @@ def test_segments_replace_the_cardinality_loss():
     assert "loss_segment" in with_segments and "loss_cardinality" not in with_segments
 
 
+@pytest.mark.parametrize("conf", [{}, {"target_rate": 0.1}, {"target_rate": 0.5}])
+def test_without_segments_the_configs_rate_is_the_target(conf):
+    model = make(conf=conf)
+    with torch.no_grad():
+        model.upstream.compressor.predictor.out.bias += 1.0
+    stats, target = model(**batch())[1], conf.get("target_rate", 2 / 9)
+    wanted = (stats["mean_alpha"] - target).abs() / target
+    torch.testing.assert_close(stats["loss_cardinality"], wanted)
+    assert wanted > 0.2
+
+
 def test_guidance_brings_the_rate_to_the_segments():
     conf = {"target_rate": 0.5}
     model = make(lam=1.0, conf=conf, segment_weight=1.0, frame_weight=5.0)
