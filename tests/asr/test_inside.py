@@ -12,7 +12,7 @@ from espnet_ofa import set_lam
 from espnet_ofa.asr.encoder import OFAEncoder
 from espnet_ofa.asr.preencoder import OFAPreEncoder
 from espnet_ofa.asr.stem import ConvStem
-from espnet_ofa.subsampling import LamUnsetError, lam_to_period_ms
+from espnet_ofa.subsampling import LamSampler, LamUnsetError, lam_to_period_ms
 
 LENGTHS = torch.tensor([120, 71])
 
@@ -43,6 +43,26 @@ def test_period_counts_input_frames(frames, stem):
     step = 8 * max(stem, 1)
     nominal = lam_to_period_ms(0.9, mean_alpha=step / 90, frame_ms=step)
     assert float(measured) == pytest.approx(nominal, rel=0.2)  # fresh, so near target
+
+
+@pytest.mark.parametrize("role", ["preencoder", "encoder"])
+@pytest.mark.parametrize(
+    ("conf", "rate"),
+    [
+        ({"stem": 0, "target_period_ms": 100.0}, 0.1),
+        ({"stem": 2, "target_period_ms": 50.0}, 0.4),
+        ({"stem": 0, "compressor_conf": {"target_rate": 0.5}}, 0.5),
+    ],
+)
+def test_periods_are_drawn_up_to_that_of_lambda_one(tiny, role, conf, rate):
+    conf = {**conf, "frame_ms": 10, "lam_train": "uniform_period", "seed": 3}
+    made = (
+        OFAPreEncoder(80, **conf)
+        if role == "preencoder"
+        else OFAEncoder(80, "transformer", tiny, **conf)
+    )
+    wanted = LamSampler("uniform_period", 3, mean_alpha=rate)
+    assert [made.policy() for _ in range(3)] == [wanted() for _ in range(3)]
 
 
 @pytest.mark.parametrize("stride", [1, 2, 4])

@@ -63,18 +63,12 @@ def classifier():
         model.encode(padded, torch.tensor([len(wave) for wave in waves]))
         return [Guess("yes", 0.5) for _ in waves]
 
-    def use_lam(lam):
-        model.lam = lam
-        return lam, None
-
     return SimpleNamespace(
         model=model,
         device=torch.device("cpu"),
         meter=EncoderMeter(model),
         classify=classify,
         parameters={"upstream": 1},
-        use_lam=use_lam,
-        use_squeeze=lambda squeeze: None,
     )
 
 
@@ -93,7 +87,7 @@ def test_seconds_are_of_what_was_classified(classifier, data, clock, monkeypatch
 
     monkeypatch.setattr(UpstreamEncode, "encode", slow_encode)
     classifier.classify = slow_classify
-    classifier.use_lam(0.0)
+    classifier.model.lam = 0.0
     stats = DecodeStats("test")
     wavs = {key: str(data / f"{key}.wav") for key in SECONDS}
     found = classify_test_set(classifier, wavs, stats, size)
@@ -136,7 +130,8 @@ def test_what_is_there_is_classified_again_where_something_changed(
         paths = [str(tmp_path / name) for name in ("config.yaml", model)]
         out = tmp_path / "out"
         system = cls_inference.System(*paths, out, [*lams])
-        cls_inference.run_system(system, {"test": data}, batch_size, "cpu")
+        test_sets = cls_inference.find_test_sets([f"test:{data}"])
+        cls_inference.run_system(system, test_sets, batch_size, "cpu")
         return [load_stats(out / f"lam{lam:g}" / "test").setup for lam in lams]
 
     for name in ("config.yaml", "model.pth", "other.pth"):

@@ -19,6 +19,7 @@ from espnet_ofa.data.table import read_table
 from espnet_ofa.pretrain.model import MaskedPredictionModel
 from espnet_ofa.report.budget import model_checksum
 from espnet_ofa.report.tables import ssl_section
+from espnet_ofa.subsampling import LamSampler
 from espnet_ofa.tasks.ssl import AlignedCrop, OFASSLTask
 
 UPSTREAM = {
@@ -265,6 +266,16 @@ def test_training_then_export_gives_the_same_upstream(corpus, targets, tmp_path)
     rate = export(tmp_path / "other", exp, tmp_path / "up")
     assert [row["period_ms"] for row in rate["measured"]] == periods
     assert not any("ceiling" in row for row in rate["measured"])
+
+
+@pytest.mark.parametrize("conf", [{}, {"target_rate": 0.4}])
+def test_periods_are_drawn_up_to_that_of_lambda_one(conf):
+    args = OFASSLTask.get_parser().parse_args(["--output_dir", "x", "--lam", "0.5"])
+    args.upstream_conf = {**UPSTREAM, "compressor_conf": conf}
+    policy = OFASSLTask.build_model(args).upstream.policy
+    rate = conf.get("target_rate", 2 / 9)
+    wanted = LamSampler("uniform_period", args.seed, mean_alpha=rate)
+    assert [policy() for _ in range(3)] == [wanted() for _ in range(3)]
 
 
 def test_the_rate_is_judged_by_the_segments_of_training(targets):
