@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from espnet_ofa.asr.guard import cap_lam, needed_units
+from espnet_ofa.asr.preencoder import OFAPreEncoder
 from espnet_ofa.subsampling import compress_weights
 
 
@@ -52,6 +53,16 @@ def test_price_and_guidance_are_added_to_the_loss(build, batch, conf):
     torch.testing.assert_close(
         stats["period_ms"][0], 8.0 * lengths.sum() / out.lengths.sum()
     )
+
+
+@pytest.mark.parametrize("guidance", [0.0, 0.2])
+def test_the_anchor_leaves_the_rate_to_guidance(build, batch, conf, guidance):
+    model = build(model="ofa", **conf(lam=0.6, guidance=guidance)).train()
+    predictor = model.encoder.compressor.predictor
+    with torch.no_grad():
+        predictor.out.bias += 1.0  # far more units than wanted
+    model(**batch)
+    assert (predictor.offset < 0) == (guidance == 0)
 
 
 def test_price_moves_a_learned_lambda_up(build, batch, conf):
@@ -115,8 +126,11 @@ def test_needs_an_adapter_and_ctc_for_the_guard(build, conf):
 
 
 def test_needed_units_count_repeats():
-    text = torch.tensor([[2, 2, 2, 3], [4, 4, -1, -1], [3, -1, -1, -1]])
-    assert needed_units(text, torch.tensor([4, 2, 1])).tolist() == [6, 3, 1]
+    for padding in (-1, 0, 4):
+        text = torch.tensor(
+            [[2, 2, 2, 3], [4, 4, padding, padding], [4] + 3 * [padding]]
+        )
+        assert needed_units(text, torch.tensor([4, 2, 1])).tolist() == [6, 3, 1]
     assert needed_units(text[:, :0], torch.tensor([0, 0, 0])).tolist() == [0, 0, 0]
 
 
@@ -179,6 +193,16 @@ def test_guard_makes_utterances_feasible_in_training_only(
     model.eval()
     _, stats, _ = model(**batch)
     assert stats["infeasible"] == 0.5 and "guarded" not in stats
+
+
+@pytest.mark.parametrize("threshold", [0.5, 1.0, 2.0])
+def test_guard_leaves_as_many_units_as_are_needed(threshold):
+    conf = {"threshold": threshold, "tail_threshold": 1.0}  # nothing is rounded up
+    guarded = OFAPreEncoder(8, lam=1.0, ctc_guard=True, compressor_conf=conf).train()
+    guarded.claim()
+    guarded.begin(torch.tensor([30, 1] * 8))
+    _, lengths = guarded(torch.randn(16, 120, 8), torch.tensor([120, 71] * 8))
+    assert (lengths[::2] == 30).all() and guarded.stats()["guarded"] == 0.5
 
 
 def test_guard_counts_what_ctc_gets(build, batch, upstream_conf):
