@@ -263,6 +263,22 @@ def test_a_price_on_units_reaches_lambda(parts):
         model.load_state_dict(state, strict=False)
 
 
+def test_guidance_reaches_alpha(parts):
+    model = _build_with_our_task(parts, lam=0.8, guidance=5.0).eval()
+    batch, predictor = _batch(), model.frontend.upstream.compressor.predictor
+    predictor.out.bias.data += 1.0  # more units than wanted
+    gradients = []
+    for guidance in (5.0, 0.0):
+        model.frontend.guidance = guidance
+        model(**batch)[0].backward()
+        gradients.append(predictor.out.bias.grad.item())
+        model.zero_grad()
+    out = model.frontend.upstream(batch["speech"], batch["speech_lengths"])
+    slope = (out.alpha * (1 - out.alpha)).sum() / out.frame_lengths.sum()
+    wanted = 5.0 * slope.item() / predictor.target_rate
+    assert gradients[0] - gradients[1] == pytest.approx(wanted, rel=1e-3)
+
+
 def test_no_guard_without_ctc(parts):
     with pytest.raises(ValueError, match="ctc_guard: true needs CTC"):
         _build_with_our_task(parts, lam=0.5, ctc_guard=True)
