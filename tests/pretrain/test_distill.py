@@ -211,6 +211,8 @@ def test_a_started_student_is_the_teachers_bottom(norm_first, layers):
         found = found[:-1]
     for i, state in enumerate(found):
         torch.testing.assert_close(state[0], states[0, :, i])
+    ours, theirs = (x.transformer.norm.weight for x in (student, teacher.front))
+    assert torch.equal(ours, theirs) == (layers == 3 or not norm_first)
 
 
 def test_starting_from_the_front_leaves_the_layers():

@@ -185,6 +185,18 @@ def test_teachers_are_honest_about_padding(tmp_path, kind, stable):
         )
 
 
+@pytest.mark.parametrize("kind", ["hubert", "wavlm"])
+@pytest.mark.parametrize("stable", [False, True])
+def test_a_teachers_inner_layer_is_the_same_without_those_above(tmp_path, kind, stable):
+    huggingface(kind, tmp_path, **TINY, do_stable_layer_norm=stable)
+    teacher, wave = load_teacher(tmp_path), speech()
+    lengths = torch.tensor([wave.shape[1]])
+    whole, _ = teacher(wave, lengths, [0, 1, 2])
+    for layer in range(3):
+        alone, _ = teacher(wave, lengths, [layer])
+        assert torch.equal(alone[:, :, 0], whole[:, :, layer])
+
+
 def test_without_a_preprocessor_layer_norms_tell(tmp_path):
     for norm in ("group", "layer"):
         folder = tmp_path / norm

@@ -88,13 +88,20 @@ def test_lambda_has_a_gradient_end_to_end():
     assert grad is not None and grad.abs().item() > 0
 
 
-def test_fewer_layers_are_a_prefix():
-    upstream = make()
+@pytest.mark.parametrize("norm_first", [False, True])
+def test_fewer_layers_are_a_prefix(norm_first):
+    upstream = make({**SMALL, "norm_first": norm_first})
     wave = torch.randn(1, 8000)
     whole = upstream(wave, lam=0.3).hidden_states
-    part = upstream(wave, lam=0.3, num_layers=1).hidden_states
-    assert len(part) == 2
-    assert torch.equal(part[1], whole[1])
+    for layers in (0, 1, 2):
+        part = upstream(wave, lam=0.3, num_layers=layers).hidden_states
+        assert len(part) == layers + 1
+        for mine, theirs in zip(part, whole, strict=False):
+            assert torch.equal(mine, theirs)
+    # With norm_first only the topmost of all layers is normalised.
+    spread = [state.std(-1, correction=0) for state in whole]
+    normalised = [bool((x - 1).abs().max() < 1e-2) for x in spread]
+    assert normalised == ([False, False, True] if norm_first else [True] * 3)
 
 
 @pytest.mark.parametrize("compressor", ["none", "mean", "conv", "cif"])
