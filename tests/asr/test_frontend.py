@@ -6,7 +6,12 @@ import pytest
 import torch
 
 from espnet_ofa.asr.frontend import OFAFrontend
-from espnet_ofa.subsampling import LamUnsetError, SqueezeUnsetError, set_squeeze
+from espnet_ofa.subsampling import (
+    LamSampler,
+    LamUnsetError,
+    SqueezeUnsetError,
+    set_squeeze,
+)
 from espnet_ofa.upstream import OFAUpstream
 
 
@@ -97,6 +102,15 @@ def test_frozen_weights_and_sampled_lambda(upstream_conf, wave):
     assert frontend.stats()["lam"] == 0.5
 
 
+@pytest.mark.parametrize("conf", [{}, {"target_rate": 0.4}])
+def test_periods_are_drawn_up_to_that_of_lambda_one(upstream_conf, conf):
+    upstream = {**upstream_conf, "compressor_conf": conf}
+    frontend = OFAFrontend(upstream, lam_train="uniform_period", seed=3)
+    rate = conf.get("target_rate", 2 / 9)
+    wanted = LamSampler("uniform_period", 3, mean_alpha=rate)
+    assert [frontend.policy() for _ in range(3)] == [wanted() for _ in range(3)]
+
+
 def test_time_mask_is_in_ms_and_only_in_training(upstream_conf, wave):
     frontend = OFAFrontend(
         upstream_conf, lam=0.0, time_mask={"num": 2, "max_ms": 100}
@@ -114,6 +128,27 @@ def test_time_mask_is_in_ms_and_only_in_training(upstream_conf, wave):
     assert blanked > 0
     with pytest.raises(ValueError, match="time_mask must be"):
         OFAFrontend(upstream_conf, lam=0.0, time_mask={"width": 3})
+
+
+def test_masks_are_within_each_utterance(upstream_conf):
+    frontend = OFAFrontend(upstream_conf, lam=0.0, time_mask={"num": 1, "max_ms": 100})
+    frames, lengths = torch.ones(2, 200, 16), torch.tensor([200, 10])
+    masked = torch.stack([frontend._mask_time(frames, lengths) for _ in range(60)])
+    gone = (masked == 0).all(-1)  # (60, 2, 200)
+    assert not gone[:, 1, 10:].any()
+    # In most draws something of both is masked, wherever it is.
+    assert (gone.any(2).sum(0) > 40).all()
+    assert gone[:, 1, 1:10].any(0).all() and gone[:, 0].any(0).sum() > 50
+
+
+def test_a_mask_longer_than_the_utterance_is_dropped(upstream_conf):
+    frontend = OFAFrontend(upstream_conf, lam=0.0, time_mask={"num": 1, "max_ms": 2000})
+    frames, lengths = torch.ones(2, 200, 16), torch.tensor([200, 10])
+    masked = torch.stack([frontend._mask_time(frames, lengths) for _ in range(60)])
+    left = (masked != 0).all(-1)
+    short = left[:, 1, :10].sum(1)  # in each draw
+    assert short.min() > 0 and (short == 10).sum() > 40
+    assert (~left[:, 0]).any(1).sum() > 50  # the other one has its masks
 
 
 def test_mask_never_takes_the_whole_utterance(upstream_conf):
@@ -254,7 +289,10 @@ def test_merged_units_carry_their_durations(upstream_dir, wave, layer):
     frontend = OFAFrontend(str(upstream_dir), lam=0.0, merge=merge, layer=layer).eval()
     units, lengths = frontend(*wave)
     assert lengths.tolist() == [25, 14] and units.shape[1] == 25
-    assert frontend.take_durations().sum(1).tolist() == [49, 27]
+    durations = frontend.take_durations()
+    assert durations.sum(1).tolist() == [49, 27]
+    assert torch.equal(durations, frontend.upstream(*wave).durations)
+    assert torch.equal(durations > 0, torch.arange(25) < lengths[:, None])
     torch.testing.assert_close(
         frontend.stats()["period_ms"], torch.tensor(20 * 76 / 39)
     )
