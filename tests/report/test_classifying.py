@@ -111,6 +111,8 @@ def test_seconds_are_of_what_was_classified(classifier, data, clock, monkeypatch
         ({"newer": "model.pth"}, [0.0, 1.0]),
         ({"newer": "data/wav.scp"}, [0.0, 1.0]),
         ({"lost": "lam1/test/stats.json"}, [1.0]),
+        ({"weights": 0.5}, [0.0, 1.0]),
+        ({"utterances": 3}, [0.0, 1.0]),
     ],
 )
 def test_what_is_there_is_classified_again_where_something_changed(
@@ -145,6 +147,12 @@ def test_what_is_there_is_classified_again_where_something_changed(
         os.utime(tmp_path / newer, (LATER, LATER))
     if lost := change.pop("lost", None):
         (tmp_path / "out" / lost).unlink()
+    if weights := change.pop("weights", None):
+        classifier.model.upstream.project.weight.data.fill_(weights)
+    if count := change.pop("utterances", None):
+        lines = (data / "wav.scp").read_text().splitlines(keepends=True)
+        (data / "wav.scp").write_text("".join(lines[:count]))
+        os.utime(data / "wav.scp", (0, 0))
     setups = run(**change)
     assert made == again
     assert all(setup["batch_size"] == change.get("batch_size", 1) for setup in setups)

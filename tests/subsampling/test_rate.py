@@ -13,9 +13,9 @@ from espnet_ofa.subsampling import (
     LamUnsetError,
     LearnableLam,
     compress_weights,
+    fix_lam,
     lam_to_period_ms,
     period_ms_to_lam,
-    set_lam,
 )
 
 lams = st.floats(0.0, 2.0)
@@ -239,7 +239,7 @@ def test_unset_lambda_is_an_error_and_never_a_draw():
     policy = LamPolicy(lam_train="uniform").eval()
     with pytest.raises(LamUnsetError, match="set_lam"):
         policy()
-    set_lam(torch.nn.Sequential(policy), 0.6)
+    fix_lam(torch.nn.Sequential(policy), 0.6)
     assert policy() == 0.6
 
 
@@ -267,6 +267,6 @@ def test_contradicting_keys_are_an_error(conf):
         LamPolicy(**conf)
 
 
-def test_set_lam_wants_something_that_compresses():
+def test_fix_lam_wants_something_that_compresses():
     with pytest.raises(ValueError, match="no part that compresses by lambda"):
-        set_lam(torch.nn.Linear(2, 2), 0.5)
+        fix_lam(torch.nn.Linear(2, 2), 0.5)
