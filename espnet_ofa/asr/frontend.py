@@ -322,8 +322,8 @@ class OFAFrontend(Adapter, AbsFrontend):
         width = torch.rand(shape, device=frames.device) * widest
         room = (lengths[:, None, None] - width).clamp(min=0)
         start = torch.rand(shape, device=frames.device) * room
-        t = torch.arange(frames.shape[1], device=frames.device)
-        masked = ((t >= start) & (t < start + width)).any(1)  # (B, S)
+        middle = torch.arange(frames.shape[1], device=frames.device) + 0.5
+        masked = ((middle >= start) & (middle < start + width)).any(1)  # (B, S)
         # An utterance shorter than its mask keeps its frames.
         masked &= ((~masked) & valid_mask(lengths, frames.shape[1])).any(1)[:, None]
         return frames.masked_fill(masked[..., None], 0.0)
