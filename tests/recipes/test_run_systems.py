@@ -1,4 +1,4 @@
-"""run_systems.sh and run_starts.sh: what they ask of run.sh, and of the report."""
+"""Scripts beside run.sh: what they ask of it, and of the report."""
 
 import os
 import subprocess
@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 TEMPLATE = Path(__file__).resolve().parents[2] / "egs2/TEMPLATE/ofa1"
+SYNTH = TEMPLATE / "../../synth/ofa1"
 # Beside the script: says how it was called, and leaves what a recipe would.
 RUN = """#!/usr/bin/env bash
 printf '%s\\n' "$@" CALL >>calls
@@ -219,7 +220,7 @@ def test_starts_of_a_learned_lambda(recipe):
 def test_starts_of_recognisers(recipe):
     folder, run = recipe
     options = ["--asr_tag", "c", "--s2s_tag", "j", "--starts", "0.5", "--nj", "1"]
-    where = {"what": "starts", "where": TEMPLATE / "../../synth/ofa1"}
+    where = {"what": "starts", "where": SYNTH}
     finish(folder, "asr_c", "asr_j")
     (folder / "exp/asr_c/valid.cer_ctc.ave.pth").touch()
     done = run("run", *options, **where)  # before anything is trained
@@ -240,3 +241,13 @@ def test_starts_of_recognisers(recipe):
     assert found["adaptive_valid@0.5"] == f"exp/asr_{alone['--asr_tag']}/decode_ctc"
     assert joint_alone["--inference_asr_model"] == "valid.acc.ave.pth"
     assert len(found) == 5
+
+
+def test_a_tiny_run_leaves_the_folders_of_the_recipe(recipe):
+    folder, run = recipe
+    done = run("run", "--expdir", "mine", what="tiny", where=SYNTH)
+    assert done.returncode == 0, done.stderr
+    (call,) = calls(folder)
+    assert call["--expdir"] == "mine"  # the last one counts
+    assert call["--datadir"] == "data_tiny" and call["--dumpdir"] == "dump_tiny"
+    assert call["--download_dir"] == "downloads/tiny"

@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
 # Every stage in a few minutes on two CPU cores, with models too small to learn: a test of
-# the machinery. Give it folders of its own, e.g.
-#   ./run_tiny.sh --datadir tiny/data --dumpdir tiny/dump --expdir tiny/exp --download_dir tiny/audio
+# the machinery. Folders are its own, so that what run.sh has made stays.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 
 data_opts="--train_utts 30 --valid_utts 6 --test_utts 6 --test_spell_utts 2"
-./run.sh --local_data_opts "${data_opts}" --test_sets test \
+./run.sh --local_data_opts "${data_opts}" --test_sets test --download_dir downloads/tiny \
+    --datadir data_tiny --dumpdir dump_tiny --expdir exp_tiny \
     --nbpe 50 --ssl_num_codes 16 \
     --ssl_config conf/tiny/train_ssl.yaml \
     --asr_config conf/tiny/train_asr_ctc.yaml \
