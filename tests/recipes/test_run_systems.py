@@ -75,7 +75,7 @@ def reports(folder):
 def test_recognisers(recipe):
     folder, run = recipe
     options = ["--systems", "ofa ofa_at_1 squeeze", "--seeds", "1", "--nbpe", "50"]
-    done = run("asr", *options, "--asr_args", "--max_epoch 2")
+    done = run("asr", *options, "--asr-args", "--max_epoch 2")  # as run.sh takes it
     assert done.returncode == 0, done.stderr
     ofa, at_1, squeeze = calls(folder)
     assert ofa["--system"] == "ofa" and ofa["--nbpe"] == "50"

@@ -55,7 +55,7 @@ parse_options() { # FILE ARGUMENT...
 }
 
 take_options() { # NAME... -- ARGUMENT...
-    local names=" "
+    local names=" " option
     while [ "$1" != -- ]; do
         names+="$1 "
         shift
@@ -63,13 +63,15 @@ take_options() { # NAME... -- ARGUMENT...
     shift
     rest=()
     while [ $# -gt 0 ]; do
+        option=${1#--}
+        option=${option//-/_} # as in parse_options: else run.sh would take it for its own
         if [[ $1 == -h || $1 == --help ]]; then
             sed -n '2,/^[^#]/s/^# \{0,1\}//p' "${0##*/}"
             echo "OPTIONs: ./run.sh --help"
             exit 0
-        elif [[ $1 == --* && ${names} == *" ${1#--} "* ]]; then
+        elif [[ $1 == --* && ${names} == *" ${option} "* ]]; then
             [ $# -gt 1 ] || usage_error "$1 needs a value"
-            printf -v "${1#--}" '%s' "$2"
+            printf -v "${option}" '%s' "$2"
             shift
         else
             rest+=("$1")
