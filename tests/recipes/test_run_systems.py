@@ -63,7 +63,7 @@ def reports(folder):
     found, now = {}, {}
     lines = iter((folder / "reports").read_text().splitlines())
     for line in lines:
-        if "=exp/" in line:
+        if "=" in line:
             name, path = line.split("=")
             assert name not in now
             now[name] = path
@@ -146,6 +146,23 @@ def test_results_of_two_ways_of_decoding_have_names_of_their_own(recipe):
     assert done.returncode == 0, done.stderr
     found = reports(folder)["exp/report_systems"]
     assert found.keys() == {"cif_at_1_a@0", "cif_at_1_decode_ctc@0"}
+
+
+def test_models_and_results_in_another_folder(recipe):
+    folder, run = recipe
+    learned = "asr_train_asr_adaptive_system_ofa_seed0/decode_ctc"
+    finish(folder, "../mine/" + learned, "../mine/asr_system_ofa_seed0/decode_ctc")
+    finish(folder, "asr_system_mean2_seed0/decode_ctc")
+    done = run("asr", "--systems", "ofa", "--seeds", "0", "--expdir", "mine")
+    assert done.returncode == 0, done.stderr
+    (call,) = calls(folder)
+    assert call["--expdir"] == "mine"
+    assert reports(folder) == {
+        "mine/report_systems": {
+            "ofa@0": "mine/asr_system_ofa_seed0/decode_ctc",
+            "adaptive@0": f"mine/{learned}",
+        }
+    }
 
 
 @pytest.mark.parametrize(
@@ -241,6 +258,34 @@ def test_starts_of_recognisers(recipe):
     assert found["adaptive_valid@0.5"] == f"exp/asr_{alone['--asr_tag']}/decode_ctc"
     assert joint_alone["--inference_asr_model"] == "valid.acc.ave.pth"
     assert len(found) == 5
+
+
+def test_ablation_of_pre_training(recipe):
+    folder, run = recipe
+    where = {"what": "ablation", "where": SYNTH}
+    options = ["--expdir", "mine", "--asr_args", "--max_epoch 1", "--nj", "1"]
+    done = run("run", *options, **where)
+    assert done.returncode == 1 and "run stages 1 to 9" in done.stderr
+    config = folder / "mine/ssl_train_ssl_raw/upstream/config.yaml"
+    config.parent.mkdir(parents=True)
+    config.write_text("dim: 32\n")
+    for start in ("pretrained", "random"):
+        for rate in ("0.0005", "0.001", "0.002", "0.004"):
+            log = folder / f"mine/asr_ablation_{start}_lr{rate}_seed0/train.log"
+            log.parent.mkdir()
+            log.write_text(f"[valid] epoch, loss={0.002 if rate == '0.002' else 1}\n")
+    done = run("run", *options, **where)
+    assert done.returncode == 0, done.stderr
+    first, *_, last = calls(folder)
+    assert first["--expdir"] == "mine" and first["--nj"] == "1"
+    assert first["--asr_args"].startswith("--seed 0 ")
+    assert first["--asr_args"].endswith(" --max_epoch 1")
+    assert "--pretrained_upstream" not in first
+    random = folder / last["--pretrained_upstream"]
+    assert random.read_text() == "dim: 32\n"
+    found = reports(folder)["mine/report_ablation"]
+    assert found["random@2"] == "mine/asr_ablation_random_lr0.002_seed2/decode_ctc"
+    assert len(found) == 9
 
 
 def test_a_tiny_run_leaves_the_folders_of_the_recipe(recipe):

@@ -72,7 +72,9 @@ def test_help_lists_options(recipe):
     assert done.returncode == 0 and "--download_dir (downloads)" in done.stdout
 
 
-@pytest.mark.parametrize("script", sorted(EGS.glob("*/*/run_s[yt]*s.sh")), ids=name_of)
+@pytest.mark.parametrize(
+    "script", sorted(EGS.glob("*/*/run_[as][bty]*.sh")), ids=name_of
+)
 def test_help_of_comparisons(script):
     # Their own, not that of run.sh, to which they hand on what they do not know.
     done = run(script, "--help", cwd=ROOT)

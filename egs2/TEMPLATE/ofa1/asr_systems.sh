@@ -4,7 +4,7 @@
 # seeds. Needs stages 1 to 7 of run.sh. What is finished is left as it is, so the script
 # may be interrupted, and called again with more systems or seeds.
 #   ./run_systems.sh [--systems "ofa none mean2"] [--seeds "0 1 2"] [--tasks "ctc s2s"]
-#       [--name NAME] [--ssl_args ARGS] [--asr_args ARGS] [OPTION...]
+#       [--name NAME] [--ssl_args ARGS] [--asr_args ARGS] [--expdir DIR] [OPTION...]
 # tasks: ctc; s2s, the joint model; adaptive, lambdas that the OFA model learns. NAME is in
 # front of recognisers' folders and at the end of the report's; give one, without "_",
 # where OPTIONs change the task. ARGS and OPTIONs are those of run.sh, such as --num_threads 1.
@@ -22,7 +22,8 @@ name="system"
 ssl_args=""
 asr_args=""
 skip_stages=""
-take_options systems seeds tasks name ssl_args asr_args skip_stages -- "$@"
+expdir=exp
+take_options systems seeds tasks name ssl_args asr_args skip_stages expdir -- "$@"
 for task in ${tasks}; do
     case ${task} in
         ctc | s2s | adaptive) ;;
@@ -37,7 +38,7 @@ has_task() {
     [[ " ${tasks} " == *" $1 "* ]]
 }
 
-train() { # SYSTEM SEED: exp/ssl_system_SYSTEM_seedSEED, exp/asr_NAME_SYSTEM_seedSEED
+train() { # SYSTEM SEED: ssl_system_SYSTEM_seedSEED and asr_NAME_SYSTEM_seedSEED in EXPDIR
     local system=$1 seed=$2 tag=${name}_$1_seed$2 options
     options=(--s2s_tag "${tag}_s2s" --skip_stages "${skip_stages}")
     if ! has_task s2s; then
@@ -45,7 +46,7 @@ train() { # SYSTEM SEED: exp/ssl_system_SYSTEM_seedSEED, exp/asr_NAME_SYSTEM_see
             --s2s_adaptive_configs "")
     fi
     has_task adaptive || options+=(--adaptive_configs "" --s2s_adaptive_configs "")
-    ./run.sh --stage 8 --stop_stage 13 --system "${system}" \
+    ./run.sh --stage 8 --stop_stage 13 --expdir "${expdir}" --system "${system}" \
         --ssl_tag "system_$(upstream_of "${system}")_seed${seed}" \
         --ssl_args "--seed ${seed}${ssl_args:+ ${ssl_args}}" \
         --asr_tag "${tag}" --asr_args "--seed ${seed}${asr_args:+ ${asr_args}}" \
@@ -58,5 +59,5 @@ for seed in ${seeds}; do
     done
 done
 
-report "exp/report_${name}s" wer "asr_${name}" asr_train_asr_adaptive
-report "exp/report_${name}s_s2s" wer "asr_${name}" asr_train_asr_s2s_adaptive _s2s
+report "${expdir}/report_${name}s" wer "asr_${name}" asr_train_asr_adaptive
+report "${expdir}/report_${name}s_s2s" wer "asr_${name}" asr_train_asr_s2s_adaptive _s2s

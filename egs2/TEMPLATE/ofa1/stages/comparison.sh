@@ -1,4 +1,4 @@
-# shellcheck shell=bash
+# shellcheck shell=bash disable=SC2154
 # Sourced by asr_systems.sh and cls_systems.sh: what systems share, and what is finished.
 shopt -s extglob nullglob
 # shellcheck source=/dev/null
@@ -12,18 +12,18 @@ upstream_of() { # SYSTEM: the one whose upstream it is fine-tuned from
     esac
 }
 
-# collect START CONFIG [END]: results of exp/START_SYSTEM_seedN, and of what learned a
+# collect START CONFIG [END]: results of EXPDIR/START_SYSTEM_seedN, and of what learned a
 # lambda from there, by this call and by earlier ones, as NAME@SEED=FOLDER; CONFIG is how
 # the latter's folders begin, END how the former's end
 collect() {
     local start=$1 config=$2 end=${3:-} base tag system dir learned
-    for base in "exp/${start}_"*_seed+([0-9]); do
-        tag=${base#exp/???_}           # system_mean2_seed0
-        system=${base#"exp/${start}_"} # mean2_seed0
+    for base in "${expdir}/${start}_"*_seed+([0-9]); do
+        tag=${base#"${expdir}"/???_}         # system_mean2_seed0
+        system=${base#"${expdir}/${start}_"} # mean2_seed0
         results "${system}" "${base}${end}"
-        for dir in "exp/${config}"*"_${tag}"; do
-            learned=${dir#exp/???_train_???_}    # adaptive_price_system_ofa_seed0
-            learned=${learned%"${tag}"}${system} # adaptive_price_ofa_seed0
+        for dir in "${expdir}/${config}"*"_${tag}"; do
+            learned=${dir#"${expdir}"/???_train_???_} # adaptive_price_system_ofa_seed0
+            learned=${learned%"${tag}"}${system}      # adaptive_price_ofa_seed0
             results "${learned/_ofa_seed/_seed}" "${dir}"
         done
     done
