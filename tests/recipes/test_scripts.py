@@ -92,10 +92,11 @@ def test_help_of_comparisons(script):
         (["--nj=3"], "write --name value"),
         (["--nj", "many"], "--nj is a number"),
         (["--stage", ""], "--stage is a number"),
+        (["--skip_stages", "10,11"], "--skip_stages is numbers between spaces, like"),
         (["--fs", "8k"], "--fs is 16k"),
         (["stray"], "stray is not an option"),
         (["--overwrite", "yes"], "--overwrite is true or false"),
-        (["--token_type", "word"], "--token_type is bpe, char or phn"),
+        (["--token_type", "word"], "--token_type is one of bpe, char, phn; not"),
         (["--g2p", "espeak"], "--g2p goes with --token_type phn"),
         (["--train-set", ""], "--train_set is required"),
     ],
@@ -141,7 +142,7 @@ def test_skipped_stages(tmp_path):
 
 @pytest.mark.parametrize("stage", ["0", "02"])
 def test_stages_are_decimal_and_start_at_1(stage):
-    options = ["--stage", stage, "--stop_stage", "02", "--skip_stages", "1"]
+    options = ["--stage", stage, "--stop_stage", "03", "--skip_stages", "1 03"]
     done = run("./run.sh", *options, cwd=EGS / "synth/ofa1")
     assert done.returncode == 0, done.stderr
     assert "Stage 2: speed" in done.stdout and "Stage 0" not in done.stdout

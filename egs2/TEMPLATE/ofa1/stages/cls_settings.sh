@@ -1,20 +1,15 @@
 # shellcheck shell=bash disable=SC2034,SC2154
 # Sourced by cls.sh: checks options and derives the names of folders.
 
-for name in train_set valid_set test_sets; do
-    [ -n "${!name}" ] || usage_error "--${name} is required"
-done
-check_numbers stage stop_stage ngpu num_nodes nj num_threads
+# shellcheck source=/dev/null
+. "${OFA_TEMPLATE}/stages/checks.sh"
+check_given train_set valid_set test_sets
+check_stages
+check_numbers ngpu num_nodes nj num_threads
 case ${fs} in
     16k | 16000) ;;
     *) usage_error "--fs is 16k, the rate of all upstreams, not '${fs}'" ;;
 esac
-skip() { # OPTION STAGE...: leave these out where the option is true
-    if [ "$1" = true ]; then
-        shift
-        skip_stages="${skip_stages} $*"
-    fi
-}
 skip "${skip_data_prep}" 1 2 3
 skip "${skip_train}" 4 5
 skip "${skip_eval}" 6

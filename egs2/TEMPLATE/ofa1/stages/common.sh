@@ -165,17 +165,6 @@ config_name() { # CONFIG: conf/tuning/train_asr.yaml -> train_asr
     echo "${name%.yaml}"
 }
 
-check_numbers() { # OPTION...
-    local name
-    for name in "$@"; do
-        case ${name}=${!name} in
-            ngpu= | nj= | num_threads=) ;; # found by resources.sh
-            *= | *=*[!0-9]*) usage_error "--${name} is a number, not '${!name}'" ;;
-            *) printf -v "${name}" %d "$((10#${!name}))" ;; # 08 is 8, not octal
-        esac
-    done
-}
-
 is_left_out() { # STAGE
     [[ " ${skip_stages:-} " == *" $1 "* ]]
 }

@@ -1,14 +1,12 @@
 # shellcheck shell=bash disable=SC2034,SC2154
 # Sourced by ofa.sh: checks options and derives the names of folders.
 
-for name in train_set valid_set test_sets; do
-    [ -n "${!name}" ] || usage_error "--${name} is required"
-done
-check_numbers stage stop_stage ngpu num_nodes nj inference_nj num_threads nbpe
-case ${token_type} in
-    bpe | char | phn) ;;
-    *) usage_error "--token_type is bpe, char or phn, not '${token_type}'" ;;
-esac
+# shellcheck source=/dev/null
+. "${OFA_TEMPLATE}/stages/checks.sh"
+check_given train_set valid_set test_sets
+check_stages
+check_numbers ngpu num_nodes nj inference_nj num_threads nbpe
+check_choice token_type bpe char phn
 if [ "${g2p}" != none ] && [ "${token_type}" != phn ]; then
     usage_error "--g2p goes with --token_type phn"
 fi
@@ -29,12 +27,6 @@ case ${fs} in
     *) usage_error "--fs is 16k, the rate of all upstreams, not '${fs}'" ;;
 esac
 
-skip() { # OPTION STAGE...: leave these out where the option is true
-    if [ "$1" = true ]; then
-        shift
-        skip_stages="${skip_stages} $*"
-    fi
-}
 skip "${skip_data_prep}" 1 2 3 4 5
 skip "${skip_train}" 6 7 8 9 10 11 12
 skip "${skip_eval}" 13
