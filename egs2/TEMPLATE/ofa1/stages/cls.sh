@@ -31,24 +31,11 @@ stage_3() {
     finish "${cls_stats_dir}"
 }
 
-check_cls_upstream() {
-    [ -n "${upstream}" ] || usage_error "--upstream is required: a pre-trained upstream," \
-        "folder or hub id (ofa.sh makes them)"
-    if [ -d "${upstream}" ] && [ ! -f "${upstream}/config.yaml" ]; then
-        die "${upstream} holds no config.yaml: --upstream takes the folder of an" \
-            "upstream, such as stage 8 of ofa.sh writes"
-    fi
-    if ! python3 -c 'import importlib.util as u, sys; sys.exit(not u.find_spec("torcheval"))'; then
-        die "ESPnet's classification models need torcheval: pip install torcheval"
-    fi
-}
-
 # train_classifier DIR CONFIG INIT [OPTION...]; INIT: a checkpoint to start from, or ""
 train_classifier() {
     local dir=$1 config=$2 init=$3 options inputs which dump shapes file
     local -A from
     shift 3
-    check_cls_upstream
     need_config "${config}"
     need "${cls_stats_dir}/.done" 3
     inputs=("${config}" "args=${cls_args} $*" "upstream=${upstream}" "${token_list}"

@@ -14,6 +14,17 @@ skip "${skip_data_prep}" 1 2 3
 skip "${skip_train}" 4 5
 skip "${skip_eval}" 6
 skip "${skip_packing}" 7
+if will_run 4 5; then
+    [ -n "${upstream}" ] || usage_error "--upstream is required: a pre-trained upstream," \
+        "folder or hub id (ofa.sh makes them)"
+    if [ -d "${upstream}" ] && [ ! -f "${upstream}/config.yaml" ]; then
+        usage_error "${upstream} holds no config.yaml: --upstream takes the folder of an" \
+            "upstream, such as stage 8 of ofa.sh writes"
+    fi
+    if ! python3 -c 'import importlib.util as u, sys; sys.exit(not u.find_spec("torcheval"))'; then
+        die "ESPnet's classification models need torcheval: pip install torcheval"
+    fi
+fi
 # shellcheck source=/dev/null
 . "${OFA_TEMPLATE}/stages/resources.sh"
 

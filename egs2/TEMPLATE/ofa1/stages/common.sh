@@ -169,16 +169,25 @@ is_left_out() { # STAGE
     [[ " ${skip_stages:-} " == *" $1 "* ]]
 }
 
-run_stages() { # TITLE...: of stages 1, 2 ...; those that options ask for
+will_run() { # STAGE...: whether options ask for one of these
+    local number
+    for number in "$@"; do
+        if ((number >= stage && number <= stop_stage)) && ! is_left_out "${number}"; then
+            return
+        fi
+    done
+    return 1
+}
+
+run_stages() { # TITLE...: of stages 1, 2 ...; those that will run
     local titles=("" "$@") number
     if [ -n "${skip_stages}" ]; then
         log "Left out: stages ${skip_stages# }"
     fi
-    for ((number = stage > 1 ? stage : 1; number <= stop_stage && number < ${#titles[@]}; number++)); do
-        if is_left_out "${number}"; then
-            continue
+    for ((number = 1; number < ${#titles[@]}; number++)); do
+        if will_run "${number}"; then
+            log "Stage ${number}: ${titles[number]}"
+            "stage_${number}"
         fi
-        log "Stage ${number}: ${titles[number]}"
-        "stage_${number}"
     done
 }
