@@ -92,13 +92,28 @@ def test_help_of_comparisons(script):
         (["--nj=3"], "write --name value"),
         (["--nj", "many"], "--nj is a number"),
         (["--stage", ""], "--stage is a number"),
-        (["--skip_stages", "10,11"], "--skip_stages is numbers between spaces, like"),
+        (["--skip_stages", "10,11"], "--skip_stages is numbers of stages, with spaces"),
         (["--fs", "8k"], "--fs is 16k"),
         (["stray"], "stray is not an option"),
         (["--overwrite", "yes"], "--overwrite is true or false"),
         (["--token_type", "word"], "--token_type is one of bpe, char, phn; not"),
         (["--g2p", "espeak"], "--g2p goes with --token_type phn"),
         (["--train-set", ""], "--train_set is required"),
+        (["--audio_format", "mp3"], "--audio_format is one of flac, wav; not 'mp3'"),
+        (["--ssl_teacher", "no/such/one"], "--ssl_teacher: no/such/one: no such file"),
+        (["--s2s_config", "no.yaml"], "--s2s_config: no.yaml: no such configuration"),
+        (["--adaptive_configs", "ofa.sh no"], "--adaptive_configs: no: no such"),
+        (
+            ["--inference_lams", "0 x 3"],
+            "--inference_lams is lambdas from 0 to 2 or own",
+        ),
+        (["--inference_squeezes", "1.2"], "--inference_squeezes is S,q,k of each"),
+        (["--pack_onnx", "maybe"], "--pack_onnx is one of auto, true, false"),
+        (["--skip_upload_hf", "false"], "stage 15 needs --hf_repo USER/NAME"),
+        (
+            ["--skip_upload_hf", "false", "--hf_repo", "a/b", "--pack_system", "all"],
+            "--pack_system is one of ctc, s2s, ssl, adaptive, adaptive_price,",
+        ),
     ],
 )
 def test_bad_options(arguments, message):
@@ -143,6 +158,7 @@ def test_skipped_stages(tmp_path):
 @pytest.mark.parametrize("stage", ["0", "02"])
 def test_stages_are_decimal_and_start_at_1(stage):
     options = ["--stage", stage, "--stop_stage", "03", "--skip_stages", "1 03"]
+    options += ["--s2s_config", "nowhere.yaml"]  # of a stage that will not run
     done = run("./run.sh", *options, cwd=EGS / "synth/ofa1")
     assert done.returncode == 0, done.stderr
     assert "Stage 2: speed" in done.stdout and "Stage 0" not in done.stdout
@@ -160,6 +176,7 @@ def test_cores_are_those_that_may_be_used():
         echo ${{nj}} ${{num_threads}}"""
     done = subprocess.run(
         ["bash", "-c", settings],
+        cwd=EGS / "synth/ofa1",
         env={**os.environ, "OMP_NUM_THREADS": "7"},  # of the data tools
         preexec_fn=lambda: os.sched_setaffinity(0, {one}),
         capture_output=True,

@@ -155,6 +155,7 @@ def test_data_depend_on_code_and_corpus(recipe, tmp_path):
     write("data/train/wav.scp", "x\n")
     write("checkout/local/synth/voices.py", "VOICES = 1\n")
     write("template/local/train_valid_test.sh", "true\n")
+    write("elsewhere/a.wav", "")
     options = dict(
         OFA_ROOT="checkout", OFA_TEMPLATE="template",
         datadir="data", train_set="train", data_dir="",
@@ -170,11 +171,14 @@ def test_data_depend_on_code_and_corpus(recipe, tmp_path):
 
     assert times() == times() == times(OTHER="/unused") == 1
     assert times(MINE="/there") == times(MINE="/there") == 2
-    assert times(MINE="/there", data_dir="/elsewhere") == 3
+    assert times(MINE="/there", data_dir="elsewhere") == 3
     write("checkout/local/synth/voices.py", "VOICES = 2\n")
-    assert times(MINE="/there", data_dir="/elsewhere") == 4
+    assert times(MINE="/there", data_dir="elsewhere") == 4
     write("template/local/train_valid_test.sh", "false\n")
-    assert times(MINE="/there", data_dir="/elsewhere") == 5
+    assert times(MINE="/there", data_dir="elsewhere") == 5
+    for name in ("data_dir", "ssl_extra_dirs"):
+        done = run("stage_1", **{**options, name: "nowhere"})
+        assert f"--{name} nowhere: no such folder" in done.stderr
     # A copy that was not complete.
     for where in ({"data_dir": "corpus"}, {"MINE": "corpus"}):
         write("corpus/a/1.flac", "first ha")

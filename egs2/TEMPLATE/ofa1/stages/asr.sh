@@ -94,7 +94,6 @@ UTTERANCES_PER_JOB=20000
 stage_9() {
     local out=${asr_stats_dir} jobs logdir options which dump inputs
     check_upstream
-    need_config "${asr_config}"
     need "${token_list}" 5
     mapfile -t inputs < <(data_files "${asr_train}" "${asr_valid}" && text_inputs)
     # Shapes depend on data and tokens; a configuration that normalises with global_mvn
@@ -148,7 +147,6 @@ collect_shapes() { # LOGDIR JOBS OUT
 fine_tune() {
     local dir=$1 config=$2 init=${3:-} options inputs learning text
     check_upstream
-    need_config "${config}"
     need "${asr_stats_dir}/.done" 9
     learning=$(learning_set "${config}")
     text=asr_${learning}

@@ -29,14 +29,28 @@ check_choice() { # OPTION VALUE...
     fi
 }
 
+check_words() { # OPTION PATTERN WHAT: each matches
+    local word
+    for word in ${!1}; do
+        [[ ${word} =~ ^($2)$ ]] \
+            || usage_error "--$1 is $3, with spaces between them; not '${!1}'"
+    done
+}
+
+check_lams() { # OPTION [WORD|WORD]: numbers, or one of these words
+    check_words "$1" "[01]?\.[0-9]+|[01]\.?|2(\.0*)?${2:+|$2}" \
+        "lambdas from 0 to 2${2:+ or ${2//|/ or }}"
+}
+
+check_squeezes() { # OPTION
+    check_words "$1" "[1-9][0-9]*(,[1-9][0-9]*){0,2}|own" "S,q,k of each squeeze"
+}
+
 check_stages() { # the numbers that say which stages run
     local number numbers=
     check_numbers stage stop_stage
+    check_words skip_stages "[0-9]+" "numbers of stages"
     for number in ${skip_stages}; do
-        case ${number} in
-            *[!0-9]*) usage_error "--skip_stages is numbers between spaces, like" \
-                "\"10 11\", not '${skip_stages}'" ;;
-        esac
         numbers+="${numbers:+ }$((10#${number}))"
     done
     skip_stages=${numbers}
@@ -46,5 +60,23 @@ skip() { # OPTION STAGE...: leave these out where the option is true
     if [ "$1" = true ]; then
         shift
         skip_stages="${skip_stages} $*"
+    fi
+}
+
+check_configs() { # OPTION STAGE...
+    local name=$1 file
+    shift
+    will_run "$@" || return 0
+    for file in ${!name}; do
+        [ -f "${file}" ] || usage_error "--${name}: ${file}: no such configuration"
+    done
+}
+
+check_upstream_name() { # OPTION STAGE...: a file, a folder or, by its form, a hub id
+    local name=$1 id='[[:alnum:]_-][[:alnum:]_.-]*'
+    shift
+    will_run "$@" || return 0
+    if [ -n "${!name}" ] && [ ! -e "${!name}" ] && [[ ! ${!name} =~ ^${id}/${id}(@.+)?$ ]]; then
+        usage_error "--${name}: ${!name}: no such file or folder, and not a hub id (USER/NAME)"
     fi
 }

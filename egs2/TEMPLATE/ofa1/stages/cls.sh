@@ -36,7 +36,6 @@ train_classifier() {
     local dir=$1 config=$2 init=$3 options inputs which dump shapes file
     local -A from
     shift 3
-    need_config "${config}"
     need "${cls_stats_dir}/.done" 3
     inputs=("${config}" "args=${cls_args} $*" "upstream=${upstream}" "${token_list}"
         "${cls_stats_dir}"/{train,valid}/speech_shape
@@ -91,7 +90,7 @@ cls_systems() {
     local config lam
     print_system "${system}" "${cls_exp}" "${inference_model}" "${inference_lams}"
     for config in ${adaptive_configs}; do
-        print_system "$(config_name "${config}")" "$(adaptive_exp "${config}")" \
+        print_system "$(system_name "${config}")" "$(adaptive_exp "${config}")" \
             "${inference_model}" own
     done
     for lam in ${fixed_lams}; do

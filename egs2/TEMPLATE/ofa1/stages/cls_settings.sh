@@ -14,6 +14,7 @@ skip "${skip_data_prep}" 1 2 3
 skip "${skip_train}" 4 5
 skip "${skip_eval}" 6
 skip "${skip_packing}" 7
+check_upstream_name upstream 4 5
 if will_run 4 5; then
     [ -n "${upstream}" ] || usage_error "--upstream is required: a pre-trained upstream," \
         "folder or hub id (ofa.sh makes them)"
@@ -25,8 +26,6 @@ if will_run 4 5; then
         die "ESPnet's classification models need torcheval: pip install torcheval"
     fi
 fi
-# shellcheck source=/dev/null
-. "${OFA_TEMPLATE}/stages/resources.sh"
 
 # Stage 1 is shared with ofa.sh, and there is nothing to pre-train on.
 ssl_train_set=""
@@ -56,3 +55,19 @@ adaptive_exp() { # CONFIG: tagged like the model that it starts from
 fixed_exp() { # LAMBDA
     echo "${cls_exp}_lam$1"
 }
+
+# --- what a late stage would else find out after hours
+check_configs cls_config 4 5
+check_configs adaptive_configs 5
+if will_run 5 6; then
+    check_lams fixed_lams
+fi
+if will_run 6; then
+    check_given inference_lams
+    check_lams inference_lams own
+    check_squeezes inference_squeezes
+fi
+
+# --- resources, which take longer to find
+# shellcheck source=/dev/null
+. "${OFA_TEMPLATE}/stages/resources.sh"

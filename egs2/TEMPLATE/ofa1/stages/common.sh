@@ -132,10 +132,6 @@ finish() { # DIR
     touch "$1/.done"
 }
 
-need_config() { # FILE
-    [ -f "$1" ] || die "$1: no such configuration"
-}
-
 need() { # FILE STAGE: an input and the stage that makes it
     [ -e "$1" ] || die "$1 does not exist; run stage $2 first"
 }
@@ -163,6 +159,12 @@ learning_set() { # CONFIG: the set that it learns on, train or valid
 config_name() { # CONFIG: conf/tuning/train_asr.yaml -> train_asr
     local name=${1##*/}
     echo "${name%.yaml}"
+}
+
+system_name() { # CONFIG: conf/train_asr_adaptive.yaml -> adaptive
+    local name
+    name=$(config_name "$1")
+    echo "${name#train_???_}"
 }
 
 is_left_out() { # STAGE

@@ -34,6 +34,12 @@ stage_1() {
         die "${OFA_ROOT}/local does not exist: set OFA_ROOT to a checkout of espnet_ofa"
     fi
     local name dir extra=() inputs options=${local_data_opts} skip=()
+    if [ -n "${data_dir}" ] && [ ! -d "${data_dir}" ]; then
+        die "--data_dir ${data_dir}: no such folder"
+    fi
+    for dir in ${ssl_extra_dirs}; do
+        [ -d "${dir}" ] || die "--ssl_extra_dirs ${dir}: no such folder"
+    done
     if [ "${skip_bad}" = true ]; then
         options+=" --skip_bad true"
         skip=(--skip_bad)

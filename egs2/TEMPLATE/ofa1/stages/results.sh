@@ -9,17 +9,17 @@ systems() {
     print_system s2s "${s2s_exp}" "${inference_s2s_model}" \
         "${s2s_inference_config}" "${s2s_inference_lams}"
     for config in ${adaptive_configs}; do
-        print_system "$(config_name "${config}")" "$(adaptive_exp "${config}")" \
+        print_system "$(system_name "${config}")" "$(adaptive_exp "${config}")" \
             "${inference_asr_model}" "${inference_config}" own
     done
     for config in ${s2s_adaptive_configs}; do
-        print_system "$(config_name "${config}")" "$(adaptive_exp "${config}")" \
+        print_system "$(system_name "${config}")" "$(adaptive_exp "${config}")" \
             "${inference_s2s_model}" "${s2s_inference_config}" own
     done
 }
 
-print_system() {
-    local name=${1#train_???_} start # conf/train_asr_adaptive.yaml -> adaptive
+print_system() { # NAME DIR WORD...
+    local name=$1 start
     if [ ! -f "$2/.done" ]; then
         [ ! -d "$2" ] || log "${name} is left out: $2 is not finished" >&2
         return
@@ -63,7 +63,6 @@ decode() { # DIR CHECKPOINT CONFIG LAMBDAS
     lams+=${inference_squeezes:+ --squeeze ${inference_squeezes}}
     out=$(decode_dir "${dir}" "${config}")
     need_checkpoint "${dir}/${model}" "10 to 12"
-    need_config "${config}"
     for set in ${test_sets}; do
         need "${asr_raw}/${set}/wav.scp" "3 (with phn also 5)"
         dumps+=("${asr_raw}/${set}")
@@ -163,7 +162,6 @@ pack() { # NAME DIR CHECKPOINT COMMAND OPTION...: into DIR/packed
 }
 
 stage_15() {
-    [ -n "${hf_repo}" ] || usage_error "stage 15 needs --hf_repo USER/NAME"
     local found dir model inputs wanted
     found=$(packable)
     IFS=$'\t' read -r dir model < <(awk -F'\t' -v OFS='\t' -v name="${pack_system}" \

@@ -7,6 +7,8 @@ check_given train_set valid_set test_sets
 check_stages
 check_numbers ngpu num_nodes nj inference_nj num_threads nbpe
 check_choice token_type bpe char phn
+check_choice bpemode unigram bpe
+check_choice audio_format flac wav
 if [ "${g2p}" != none ] && [ "${token_type}" != phn ]; then
     usage_error "--g2p goes with --token_type phn"
 fi
@@ -35,9 +37,6 @@ skip "${skip_upload_hf}" 15
 if [ -n "${pretrained_upstream}" ]; then
     skip true 6 7 8
 fi
-
-# shellcheck source=/dev/null
-. "${OFA_TEMPLATE}/stages/resources.sh"
 
 # --- data
 raw=${dumpdir}/raw
@@ -114,3 +113,42 @@ adaptive_exp() { # CONFIG: tagged like the CTC model, which it starts from in th
 }
 upstream=${pretrained_upstream:-${ssl_exp}/upstream}
 : "${s2s_inference_lams:=${inference_lams}}"
+
+# --- what a late stage would else find out after hours
+if [ "${ssl_teacher_cache}" = true ]; then
+    check_upstream_name ssl_teacher 6
+else
+    check_upstream_name ssl_teacher 8
+fi
+check_configs ssl_config 8
+check_upstream_name pretrained_upstream 9 10 11 12
+check_configs asr_config 9 10
+check_configs s2s_config 11
+check_configs adaptive_configs 12
+check_configs s2s_adaptive_configs 12
+if will_run 13; then
+    check_given inference_lams
+    check_lams inference_lams "own|auto"
+    check_lams s2s_inference_lams "own|auto"
+    check_squeezes inference_squeezes
+fi
+check_configs inference_config 13
+if will_run 11 || [ -f "${s2s_exp}/.done" ]; then
+    check_configs s2s_inference_config 13
+fi
+if will_run 14; then
+    check_choice pack_onnx auto true false
+fi
+if will_run 15; then
+    [ -n "${hf_repo}" ] || usage_error "stage 15 needs --hf_repo USER/NAME"
+    packages=(ctc s2s)
+    [ -n "${pretrained_upstream}" ] || packages+=(ssl)
+    for config in ${adaptive_configs} ${s2s_adaptive_configs}; do
+        packages+=("$(system_name "${config}")")
+    done
+    check_choice pack_system "${packages[@]}"
+fi
+
+# --- resources, which take longer to find
+# shellcheck source=/dev/null
+. "${OFA_TEMPLATE}/stages/resources.sh"

@@ -125,7 +125,6 @@ score_boundaries() { # of segments and fires, where the corpus knows the true on
 stage_8() {
     local train_targets valid_targets inputs options
     need "${ssl_stats_dir}/.done" 7
-    need_config "${ssl_config}"
     train_targets=${ssl_targets_dir}/$(ssl_train_name)
     valid_targets=${ssl_targets_dir}/${valid_set}
     inputs=("${ssl_config}" "args=${ssl_args}" "segments=${ssl_segments}"
