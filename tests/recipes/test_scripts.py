@@ -68,6 +68,8 @@ def test_help_lists_options(recipe):
     for option in ("--stage (1)", "--nj", "--inference_lams", only):
         assert f"  {option}" in done.stdout
     assert "first stage" in done.stdout
+    if recipe.parts[-2] == "synth":  # what its run.sh sets
+        assert "  --test_sets (test test_spell)\n" in done.stdout
     done = run("local/data.sh", "--help", cwd=recipe)
     assert done.returncode == 0 and "--download_dir (downloads)" in done.stdout
 

@@ -13,11 +13,16 @@ option_names() { # FILE
     sed -n '/^# End of options/q; s/^\([a-z][a-z0-9_]*\)=.*/\1/p' "$1"
 }
 
-print_options() { # FILE
+print_options() { # FILE: with the values that the recipe gave before --help
+    local line option
     sed -n -e '/^# End of options/q' \
         -e 's/^## \(.*\)/\n\1/p' \
-        -e 's/^\([a-z][a-z0-9_]*\)=\("[^"]*"\|[^ ]*\) *# *\(.*\)/  --\1 (\2)\n        \3/p' \
-        -e 's/^ \{2,\}# *\(.*\)/        \1/p' "$1"
+        -e 's/^\([a-z][a-z0-9_]*\)=\("[^"]*"\|[^ ]*\) *# *\(.*\)/  --\1\n        \3/p' \
+        -e 's/^ \{2,\}# *\(.*\)/        \1/p' "$1" | while IFS= read -r line; do
+        option=${line#  --}
+        [ "${option}" = "${line}" ] || line+=" (${!option})"
+        echo "${line}"
+    done
 }
 
 usage_error() {
