@@ -13,6 +13,7 @@ from torch import Tensor
 from espnet_ofa.bench.parts import PartTimer, wrap_recogniser
 from espnet_ofa.bench.timing import Timing
 from espnet_ofa.report.knob import LamKnob
+from espnet_ofa.upstream.audio import read_wave
 
 SEARCHES = ("greedy", "ctc", "joint")
 MAX_TOKENS = -200.0  # a bound that does not depend on lambda
@@ -73,11 +74,15 @@ def list_audio(source: str | Path, most: int) -> list[str]:
         ValueError: it lists nothing, or commands, which only ESPnet's reader could run.
     """
     source = Path(source)
+    if not source.exists():
+        raise FileNotFoundError(
+            f"{source}: no such file or folder; give audio files or data directories"
+        )
     if source.is_file():
         return [str(source)]
     scp = source / "wav.scp"
     if not scp.is_file():
-        raise FileNotFoundError(f"{scp}: no such file; give audio or a data directory")
+        raise FileNotFoundError(f"{scp}: no such file; expected a data directory")
     lines = scp.read_text(encoding="utf-8").splitlines()
     paths = [line.split(maxsplit=1)[1].strip() for line in lines if line.strip()]
     if not paths or any(path.endswith("|") for path in paths):
@@ -90,23 +95,8 @@ def list_audio(source: str | Path, most: int) -> list[str]:
 
 
 def read_waves(paths: Sequence[str | Path], sample_rate: int = 16000) -> list[Tensor]:
-    """(L,) samples of each audio file.
-
-    Raises:
-        ValueError: another rate, several channels, or no sample.
-    """
-    import soundfile
-
-    waves = []
-    for path in paths:
-        samples, rate = soundfile.read(path, dtype="float32")
-        if rate != sample_rate or samples.ndim != 1 or not len(samples):
-            raise ValueError(
-                f"{path}: expected {sample_rate} Hz mono, found {rate} Hz with shape "
-                f"{samples.shape}; resample it first"
-            )
-        waves.append(torch.from_numpy(samples))
-    return waves
+    """(L,) samples of each audio file; raises as ``read_wave`` does."""
+    return [torch.from_numpy(read_wave(path, sample_rate)) for path in paths]
 
 
 def load_decoder(args: argparse.Namespace) -> Any:

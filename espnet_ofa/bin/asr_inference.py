@@ -27,6 +27,7 @@ import espnet2.bin.asr_inference as stock
 import torch
 from espnet2.torch_utils.set_all_random_seed import set_all_random_seed
 
+from espnet_ofa.bin.errors import one_line
 from espnet_ofa.files import write_text
 from espnet_ofa.plugin import register
 from espnet_ofa.report.budget import (
@@ -284,6 +285,7 @@ def _kaldi_lines(results: dict[str, Decoded], name: str) -> str:
     return "".join(lines)
 
 
+@one_line
 def main(cmd: Sequence[str] | None = None) -> None:
     """Command line."""
     register()
@@ -302,11 +304,7 @@ def main(cmd: Sequence[str] | None = None) -> None:
         )
         with ExitStack() as stack:
             if args.model_tag is not None:
-                try:
-                    folder = pull_asr(args.model_tag)
-                except (ImportError, OSError, ValueError) as error:
-                    raise SystemExit(f"Error: {error}") from error
-                packed = speech2text_options(folder)
+                packed = speech2text_options(pull_asr(args.model_tag))
                 vars(args).update(stack.enter_context(packed))
             decode_grid(args)
         return

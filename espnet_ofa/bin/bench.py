@@ -47,6 +47,7 @@ from espnet_ofa.bench.recognition import (
     read_waves,
 )
 from espnet_ofa.bench.results import facts, merge, notes, page, roofline_lines, save
+from espnet_ofa.bin.errors import one_line
 from espnet_ofa.report.budget import CALIBRATION_NAME, save_calibration, search_setup
 from espnet_ofa.subsampling.rate import check_lam
 from espnet_ofa.upstream import OFAUpstream
@@ -55,7 +56,10 @@ STUDIES = ("sides", "lambda", "length", "memory")
 
 
 def _number(text: str) -> float:
-    return check_lam(float(text))
+    try:
+        return check_lam(float(text))
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def _lam(text: str) -> float | str:
@@ -426,6 +430,7 @@ def run_calibrate(args: argparse.Namespace) -> None:
     print(path)
 
 
+@one_line
 def main(cmd: Sequence[str] | None = None) -> None:
     """Command line."""
     args = get_parser().parse_args(cmd)

@@ -19,6 +19,7 @@ from typing import NamedTuple
 
 import torch
 
+from espnet_ofa.bin.errors import one_line
 from espnet_ofa.data.table import read_table
 from espnet_ofa.files import write_text
 from espnet_ofa.plugin import register
@@ -94,7 +95,10 @@ def parse_system(words: Sequence[str]) -> System:
     for path in (config, model_file):
         if not Path(path).is_file():
             raise FileNotFoundError(f"{path}: no such file; train the model first")
-    values = [lam if lam == OWN else check_lam(float(lam)) for lam in lams]
+    try:
+        values = [lam if lam == OWN else check_lam(float(lam)) for lam in lams]
+    except ValueError as error:
+        raise ValueError(f"--system {config}: a lambda is wrong: {error}") from None
     return System(config, model_file, Path(output_dir), values)
 
 
@@ -161,6 +165,7 @@ def _write(out: Path, guesses: dict[str, Guess]) -> None:
     write_text(out / "score", "".join(scores))
 
 
+@one_line
 def main(cmd: Sequence[str] | None = None) -> None:
     """Command line."""
     register()

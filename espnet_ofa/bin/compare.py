@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
+from espnet_ofa.bin.errors import one_line
 from espnet_ofa.report.comparison import Task, read_task, write_comparison
 
 
@@ -53,6 +54,7 @@ def parse_task(text: str, models: Sequence[str]) -> Task:
     return read_task(name, report, test_set, models)
 
 
+@one_line
 def main(cmd: Sequence[str] | None = None) -> None:
     """Command line."""
     args = get_parser().parse_args(cmd)

@@ -6,11 +6,12 @@ import argparse
 import time
 from collections.abc import Sequence
 
-import soundfile
 import torch
 
+from espnet_ofa.bin.errors import one_line
 from espnet_ofa.report.units_plot import UnitsRow, plot_units
-from espnet_ofa.upstream.extractor import SAMPLE_RATE, LogMelExtractor
+from espnet_ofa.upstream.audio import read_wave
+from espnet_ofa.upstream.extractor import LogMelExtractor
 from espnet_ofa.upstream.model import OFAUpstream
 
 
@@ -29,17 +30,12 @@ def get_parser() -> argparse.ArgumentParser:
     return parser
 
 
+@one_line
 @torch.no_grad()
 def main(cmd: Sequence[str] | None = None) -> None:
     """Encode at each lambda, print the table, draw the units."""
     args = get_parser().parse_args(cmd)
-    samples, rate = soundfile.read(args.wav, dtype="float32")
-    if rate != SAMPLE_RATE or samples.ndim != 1:
-        raise SystemExit(
-            f"{args.wav}: expected {SAMPLE_RATE} Hz mono, found {rate} Hz with shape "
-            f"{samples.shape}; resample it first"
-        )
-    wave = torch.from_numpy(samples)[None]
+    wave = torch.from_numpy(read_wave(args.wav))[None]
     lengths = torch.tensor([wave.shape[1]])
     upstream = OFAUpstream.from_pretrained(args.upstream)
     upstream(wave, lengths, lam=0.0)  # first calls are slow

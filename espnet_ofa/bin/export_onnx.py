@@ -12,6 +12,8 @@ import argparse
 import logging
 from collections.abc import Sequence
 
+from espnet_ofa.bin.errors import one_line
+
 
 def get_parser() -> argparse.ArgumentParser:
     """Command line."""
@@ -38,25 +40,23 @@ def get_parser() -> argparse.ArgumentParser:
     return parser
 
 
+@one_line
 def main(cmd: Sequence[str] | None = None) -> None:
-    """Command line; what is wrong is said in one line."""
+    """Command line."""
     args = get_parser().parse_args(cmd)
     logging.basicConfig(level="INFO", format="%(asctime)s %(levelname)s: %(message)s")
     from espnet_ofa.zoo.onnx import export_onnx
 
-    try:
-        done = export_onnx(
-            args.upstream,
-            args.out,
-            num_layers=args.num_layers,
-            outputs=args.outputs,
-            opset=args.opset,
-            int8=args.int8,
-            name=args.name,
-            license=args.license,
-        )
-    except (ImportError, OSError, ValueError) as error:
-        raise SystemExit(f"Error: {error}") from error
+    done = export_onnx(
+        args.upstream,
+        args.out,
+        num_layers=args.num_layers,
+        outputs=args.outputs,
+        opset=args.opset,
+        int8=args.int8,
+        name=args.name,
+        license=args.license,
+    )
     off = done.agreement
     print(
         f"{done.path}: {done.size / 1e6:.1f} MB; {off.runs} runs, hidden states within "

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 
 import yaml
 
+from espnet_ofa.bin.errors import one_line
 from espnet_ofa.upstream.checkpoint import save_pretrained
 from espnet_ofa.upstream.importers import load_any
 
@@ -42,6 +43,7 @@ def get_parser() -> argparse.ArgumentParser:
     return parser
 
 
+@one_line
 def main(cmd: Sequence[str] | None = None) -> None:
     """Read, build and write."""
     parser = get_parser()

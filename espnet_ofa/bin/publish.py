@@ -17,6 +17,8 @@ import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from espnet_ofa.bin.errors import one_line
+
 _ONNX: dict[str, bool | None] = {"true": True, "false": False, "auto": None}
 
 
@@ -178,16 +180,14 @@ def _pull(args: argparse.Namespace) -> None:
     print(pull(args.name, revision=args.revision, cache_dir=args.cache_dir))
 
 
+@one_line
 def main(cmd: Sequence[str] | None = None) -> None:
-    """Command line; what is wrong is said in one line."""
+    """Command line."""
     args = get_parser().parse_args(cmd)
     logging.basicConfig(level="INFO", format="%(asctime)s %(levelname)s: %(message)s")
     for client in ("httpx", "httpx2"):  # a line for every request
         logging.getLogger(client).setLevel("WARNING")
-    try:
-        args.run(args)
-    except (ImportError, OSError, ValueError) as error:
-        raise SystemExit(f"Error: {error}") from error
+    args.run(args)
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from espnet_ofa.bin.errors import one_line
 from espnet_ofa.report.accuracy import (
     accuracy_seeds_table,
     accuracy_table,
@@ -129,6 +130,7 @@ def read_facts(path: str | Path) -> Mapping[str, object]:
     return facts
 
 
+@one_line
 def main(cmd: Sequence[str] | None = None) -> None:
     """Command line."""
     args = get_parser().parse_args(cmd)

@@ -23,6 +23,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
+from espnet_ofa.bin.errors import one_line
 from espnet_ofa.data.alignments import SILENCE
 from espnet_ofa.data.boundaries import Segmentation, write_boundaries
 from espnet_ofa.data.kaldi_dir import DataDir
@@ -157,6 +158,7 @@ def get_parser() -> argparse.ArgumentParser:
     return parser
 
 
+@one_line
 def main(cmd: Sequence[str] | None = None) -> None:
     """Align and write."""
     args = get_parser().parse_args(cmd)

@@ -20,6 +20,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from espnet_ofa.bin.errors import one_line
 from espnet_ofa.data.alignments import read_alignments
 from espnet_ofa.data.kaldi_dir import DataDir
 from espnet_ofa.data.table import DataError, read_table
@@ -129,6 +130,7 @@ def named(options: Sequence[str]) -> Iterator[tuple[str, Path]]:
         yield name, Path(path)
 
 
+@one_line
 def main(cmd: Sequence[str] | None = None) -> None:
     """Score and print."""
     args = get_parser().parse_args(cmd)

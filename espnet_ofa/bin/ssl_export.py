@@ -18,6 +18,7 @@ import torch
 import yaml
 from torch import Tensor
 
+from espnet_ofa.bin.errors import one_line
 from espnet_ofa.data.kaldi_dir import DataDir
 from espnet_ofa.data.table import read_table
 from espnet_ofa.files import write_text
@@ -180,6 +181,7 @@ def get_parser() -> argparse.ArgumentParser:
     return parser
 
 
+@one_line
 def main(cmd: Sequence[str] | None = None) -> None:
     """Export and measure; writes ``rate.json`` beside the weights."""
     args = get_parser().parse_args(cmd)

@@ -21,6 +21,7 @@ import numpy as np
 import soundfile
 import torch
 
+from espnet_ofa.bin.errors import one_line
 from espnet_ofa.data.alignments import read_alignments
 from espnet_ofa.data.kaldi_dir import DataDir
 from espnet_ofa.data.parallel import run_jobs
@@ -227,6 +228,7 @@ def label_part(
     }
 
 
+@one_line
 def main(cmd: Sequence[str] | None = None) -> None:
     """Fit, label and write."""
     args = get_parser().parse_args(cmd)

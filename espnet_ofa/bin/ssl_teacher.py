@@ -18,6 +18,7 @@ from espnet2.utils.nested_dict_action import NestedDictAction
 from torch.nn.utils.rnn import pad_sequence
 from tqdm import tqdm
 
+from espnet_ofa.bin.errors import one_line
 from espnet_ofa.data.kaldi_dir import DataDir
 from espnet_ofa.pretrain.cache import DTYPES as FILE_DTYPES
 from espnet_ofa.pretrain.cache import CacheWriter
@@ -86,6 +87,7 @@ def get_parser() -> argparse.ArgumentParser:
     return parser
 
 
+@one_line
 def main(cmd: Sequence[str] | None = None) -> None:
     """Encode and write what is missing."""
     args = get_parser().parse_args(cmd)

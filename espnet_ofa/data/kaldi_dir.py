@@ -64,10 +64,11 @@ class DataDir:
             FileNotFoundError: no ``wav.scp`` or no ``utt2spk``.
         """
         path = Path(path)
-        if not (path / "wav.scp").exists():
-            raise FileNotFoundError(
-                f"{path}/wav.scp does not exist: is {path} a data directory?"
-            )
+        for name in ("wav.scp", "utt2spk"):
+            if not (path / name).exists():
+                raise FileNotFoundError(
+                    f"{path}/{name} does not exist: is {path} a data directory?"
+                )
         if (path / "segments").exists():
             raise DataError(
                 path / "segments", ["not supported: cut the audio into files first"]

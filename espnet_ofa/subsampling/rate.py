@@ -77,6 +77,8 @@ def compress_weights(alpha: Tensor, lam: Lam) -> Tensor:
 
 def check_lam(lam: float) -> float:
     """Return ``lam`` as a float, or raise ValueError when it is outside [0, 2]."""
+    if isinstance(lam, str):
+        raise ValueError(f"lambda must be a number; got the string {lam!r}")
     value = float(lam)
     if not 0.0 <= value <= MAX_LAM:
         raise ValueError(

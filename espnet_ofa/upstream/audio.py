@@ -73,7 +73,10 @@ def check_sounds(data: Iterable[tuple[str, str, str]], sample_rate: int) -> None
 
 def _read_header(path: str | Path) -> Any:
     if not Path(path).is_file():
-        raise FileNotFoundError(f"{path}: no such file; format the audio again")
+        raise FileNotFoundError(
+            f"{path}: no such audio file; where a data directory names it, format the "
+            "audio again"
+        )
     try:
         return soundfile.info(str(path))
     except soundfile.LibsndfileError as error:

@@ -123,6 +123,11 @@ class Transformer(nn.Module):
         merge: dict | None = None,
     ) -> None:
         super().__init__()
+        if dim % heads or (pos_kernel and dim % pos_groups):
+            raise ValueError(
+                f"dim must be a multiple of heads ({heads}) and, unless pos_kernel is "
+                f"0, of pos_groups ({pos_groups}); got {dim}"
+            )
         self.norm_first = norm_first
         self.position = (
             PositionalConv(dim, pos_kernel, pos_groups) if pos_kernel else None

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
 
 from espnet_ofa.bin.demo import main
+from espnet_ofa.bin.errors import one_line
 
 
 @pytest.fixture
@@ -41,8 +43,43 @@ def test_table_and_picture(upstream_dir, wav, tmp_path, capsys):
 def test_other_audio_is_refused_by_name(upstream_dir, tmp_path, rate, channels):
     path = tmp_path / "other.wav"
     soundfile.write(path, np.zeros((8000, channels)), rate)
-    with pytest.raises(SystemExit, match=rf"other.wav: expected 16000 Hz.*{rate} Hz"):
+    with pytest.raises(ValueError, match=rf"other.wav: expected 16 kHz.*{rate} Hz"):
         main(["--upstream", str(upstream_dir), "--wav", str(path)])
+
+
+def test_a_program_ends_in_one_line(upstream_dir, monkeypatch):
+    argv = ["demo", "--upstream", str(upstream_dir), "--wav", "missing.wav"]
+    monkeypatch.setattr("sys.argv", argv)
+    with pytest.raises(SystemExit, match="^Error: missing.wav: no such audio file"):
+        main()
+    with pytest.raises(FileNotFoundError):  # from Python
+        main(argv[1:])
+
+
+def test_every_program_does():
+    others = {"asr_train", "cls_train", "ssl_train"}  # ESPnet's, hours of work
+    others |= {"data"}  # returns its status
+    programs = {
+        path.stem: path.read_text()
+        for path in Path(one_line.__code__.co_filename).parent.glob("*.py")
+    }
+    plain = {
+        k for k, v in programs.items() if "\ndef main" in v and "@one_line" not in v
+    }
+    assert plain == others
+
+
+def test_one_line_is_of_errors_that_explain():
+    def end(error):
+        def run(cmd):
+            raise error
+
+        one_line(run)()
+
+    with pytest.raises(SystemExit, match="^Error: a.yaml: No such file or directory$"):
+        end(FileNotFoundError(2, "No such file or directory", "a.yaml"))
+    with pytest.raises(ValueError, match="not ours"):  # with its traceback
+        end(ValueError("not ours"))
 
 
 def test_nothing_to_draw_is_said(upstream_dir, wav):

@@ -263,19 +263,22 @@ def test_prices_are_medians_per_second_of_audio(clock, monkeypatch):
         assert price.macs_per_second == pytest.approx(sum(macs) / 1.5)
 
 
-def test_bad_options(tmp_path, upstream_dir):
+def test_bad_options(tmp_path, upstream_dir, capsys):
+    with pytest.raises(SystemExit):
+        bench.main(["upstream", "--lams", "5"])
+    assert "argument --lams: lambda must lie in [0, 2]" in capsys.readouterr().err
     wave = str(tmp_path / "a.wav")
     with pytest.raises(SystemExit, match="needs one of --asr and --upstream"):
         bench.main(["calibrate", "--audio", wave])
     with pytest.raises(SystemExit, match="needs --asr"):
         bench.main(["asr", "--audio", wave])
-    with pytest.raises(FileNotFoundError, match="wav.scp: no such file"):
+    with pytest.raises(FileNotFoundError, match="none: no such file or folder; give"):
         bench.main(["calibrate", "--upstream=x", "--audio", str(tmp_path / "none")])
     (tmp_path / "wav.scp").write_text("u1 sox a.wav |\n")
     with pytest.raises(ValueError, match="found commands; format the audio"):
         bench.main(["calibrate", "--upstream=x", "--audio", str(tmp_path)])
     soundfile.write(wave, torch.zeros(100, 2).numpy(), 8000)
-    with pytest.raises(ValueError, match="expected 16000 Hz mono, found 8000 Hz"):
+    with pytest.raises(ValueError, match="expected 16 kHz mono, found 8000 Hz"):
         bench.main(["calibrate", "--upstream", str(upstream_dir), "--audio", wave])
     if not torch.cuda.is_available():
         with pytest.raises(SystemExit, match="no CUDA device"):

@@ -60,6 +60,11 @@ def test_lambda_out_of_range_is_named(lam):
         compress_weights(torch.rand(1, 3), lam)
 
 
+def test_lambda_as_text_is_refused():
+    with pytest.raises(ValueError, match="must be a number; got the string '0.5'"):
+        compress_weights(torch.rand(1, 3), "0.5")  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize(
     ("period", "lam"), [(20, 0), (30, 0.4286), (60, 0.857), (90, 1), (180, 1.5)]
 )

@@ -52,7 +52,7 @@ def test_a_table_is_checked_for_its_rate_alone(tmp_path):
 
 def test_what_is_no_audio_is_named(tmp_path):
     path = tmp_path / "a.wav"
-    with pytest.raises(FileNotFoundError, match=r"a\.wav: no such file"):
+    with pytest.raises(FileNotFoundError, match=r"a\.wav: no such audio file"):
         read_wave(path)
     path.write_text("not audio")
     with pytest.raises(ValueError, match=r"a\.wav: not readable as audio"):

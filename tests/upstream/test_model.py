@@ -138,6 +138,11 @@ def test_wrong_shapes_and_empty_utterances_are_named():
         upstream(torch.randn(2, 8000), torch.tensor([8000, 0]), lam=0.5)
 
 
+def test_a_width_that_does_not_divide_is_named():
+    with pytest.raises(ValueError, match=r"^dim must be .* heads \(.* got 17$"):
+        make({**SMALL, "dim": 17})
+
+
 # -- checkpoints ----------------------------------------------------------------------
 
 

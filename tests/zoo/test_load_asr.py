@@ -162,7 +162,7 @@ def test_weights_of_another_shape(packed, tmp_path):
         load_asr(folder)
 
 
-def test_the_command_line_says_in_one_line_what_it_was_given(tmp_path):
+def test_the_command_line_says_what_it_was_given(tmp_path):
     options = ["--output_dir", str(tmp_path / "out"), "--search", "greedy"]
-    with pytest.raises(SystemExit, match="Error: .*nobody"):
+    with pytest.raises(FileNotFoundError, match="nobody: expected"):
         asr_inference.main(["--model_tag", str(tmp_path / "nobody"), *options])

@@ -181,7 +181,7 @@ def test_int8_from_the_command_line(
         top = want.hidden_states[-1][0].detach().numpy()
         error = np.linalg.norm(got.units - top) / np.linalg.norm(top)
         assert 1e-4 < error < 0.05
-    with pytest.raises(SystemExit, match="Error: .*/nowhere.* no such file"):
+    with pytest.raises(FileNotFoundError, match="/nowhere.* no such file"):
         main(["--upstream", str(home / "nowhere"), *options])
 
 

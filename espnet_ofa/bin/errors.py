@@ -1,0 +1,40 @@
+"""How a program ends that cannot do what it was asked for."""
+
+from __future__ import annotations
+
+import functools
+import traceback
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+_PACKAGE = Path(__file__).parents[1]
+
+
+def one_line(main: Callable[..., None]) -> Callable[..., None]:
+    """A ``main`` that says what is wrong in one line, with exit status 1.
+
+    Only as a program: called with arguments, from Python, it raises. What is neither
+    the system's error nor raised by us is a fault of the code, and keeps its traceback.
+    """
+
+    @functools.wraps(main)
+    def program(cmd: Sequence[str] | None = None) -> None:
+        try:
+            main(cmd)
+        except (ImportError, OSError, ValueError) as error:
+            if cmd is not None or not (isinstance(error, OSError) or _ours(error)):
+                raise
+            raise SystemExit(f"Error: {_message(error)}") from error
+
+    return program
+
+
+def _ours(error: BaseException) -> bool:
+    *_, (frame, _) = traceback.walk_tb(error.__traceback__)
+    return Path(frame.f_code.co_filename).is_relative_to(_PACKAGE)
+
+
+def _message(error: Exception) -> str:
+    if isinstance(error, OSError) and error.filename and error.strerror:
+        return f"{error.filename}: {error.strerror}"
+    return str(error)
