@@ -39,7 +39,9 @@ def recipe(tmp_path, shell):
         path.chmod(mode)
 
     def run(script, **env):
-        files = (STAGES / f"{name}.sh" for name in ("data", "ssl", "asr", "results"))
+        files = (
+            STAGES / f"{name}.sh" for name in ("jobs", "data", "ssl", "asr", "results")
+        )
         sourced = "".join(f". {path}\n" for path in files)
         return shell(f"{sourced}{script}", **env)
 

@@ -73,9 +73,9 @@ cd "$(dirname "${BASH_SOURCE[0]}")" # the recipe, where a link to this file lies
 parse_options "${OFA_TEMPLATE}/cls.sh" "$@"
 # shellcheck source=/dev/null
 . ./cmd.sh
-# Of data.sh stage 1 is used, of asr.sh what starts ESPnet's trainer, of results.sh what
-# finds finished models and packs them; the stages of cls.sh take the places of theirs.
-for part in data asr results cls_settings cls; do
+# Of data.sh stage 1 is used, of results.sh what finds finished models and packs them;
+# the stages of cls.sh take the places of theirs.
+for part in jobs data results cls_settings cls; do
     # shellcheck source=/dev/null
     . "${OFA_TEMPLATE}/stages/${part}.sh"
 done

@@ -125,7 +125,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")" # the recipe, where a link to this file lies
 parse_options "${OFA_TEMPLATE}/ofa.sh" "$@"
 # shellcheck source=/dev/null
 . ./cmd.sh
-for part in settings data ssl asr results; do
+for part in jobs settings data ssl asr results; do
     # shellcheck source=/dev/null
     . "${OFA_TEMPLATE}/stages/${part}.sh"
 done

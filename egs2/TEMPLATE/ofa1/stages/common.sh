@@ -11,6 +11,12 @@ die() {
     exit 1
 }
 
+# A folder and one checksum of the names and sizes of its files, so that a copy that was
+# completed since is noticed.
+corpus_folder() { # DIR
+    echo "$1 $(find -L "$1" -type f -printf '%P %s\n' 2>/dev/null | sort | cksum)"
+}
+
 # What a result depends on, one line per option (name=value) or file, and per file among
 # the words of args=. Files count by content, so that one made anew with the same content
 # changes nothing. cksum, because POSIX has it and nobody forges these files.

@@ -1,12 +1,6 @@
 # shellcheck shell=bash disable=SC2154
 # Sourced by ofa.sh: stages 1 to 5, from a corpus to formatted audio and tokens.
 
-# A folder and one checksum of the names and sizes of its files, so that a copy that was
-# completed since is noticed.
-corpus_folder() { # DIR
-    echo "$1 $(find -L "$1" -type f -printf '%P %s\n' 2>/dev/null | sort | cksum)"
-}
-
 # What --data_dir, db.sh and the environment say of the corpora that local/data.sh knows.
 corpora() {
     local name
