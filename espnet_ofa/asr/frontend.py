@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-from pathlib import Path
-
 import torch
 from espnet2.asr.frontend.abs_frontend import AbsFrontend
 from torch import Tensor, nn
@@ -17,16 +14,16 @@ from espnet_ofa.asr.building import (
     loading_checkpoint,
     training_seed,
 )
+from espnet_ofa.asr.pretrained import find_upstream, is_bare
+from espnet_ofa.asr.time_mask import TimeMask
 from espnet_ofa.cif import expand
 from espnet_ofa.subsampling import LamPolicy
 from espnet_ofa.subsampling.lengths import valid_mask
 from espnet_ofa.subsampling.rate import LamTrain
 from espnet_ofa.subsampling.training import in_training_step
-from espnet_ofa.upstream import OFAUpstream, UpstreamConfig
-from espnet_ofa.upstream.checkpoint import CONFIG_NAME, from_pretrained, resolve
+from espnet_ofa.upstream import OFAUpstream
+from espnet_ofa.upstream.checkpoint import from_pretrained
 from espnet_ofa.upstream.extractor import SAMPLE_RATE, parse_rate
-
-logger = logging.getLogger(__name__)
 
 
 class OFAFrontend(Adapter, AbsFrontend):
@@ -115,7 +112,7 @@ class OFAFrontend(Adapter, AbsFrontend):
             raise ValueError("guidance trains alpha, which freeze: true forbids")
         check_neighbours(self.role, lam)
         seed = training_seed() if seed is None else seed
-        config, weights = _find_upstream(upstream, upstream_config)
+        config, weights = find_upstream(upstream, upstream_config)
         policy = LamPolicy(
             lam, lam_train, lam_conf, seed, mean_alpha=config.target_rate
         )
@@ -126,7 +123,7 @@ class OFAFrontend(Adapter, AbsFrontend):
         # A rebuilt model gets its weights from a checkpoint; training on without one
         # would silently start from noise. A bare config asked for just that.
         self._awaiting_weights = (
-            weights is None and upstream_config is not None and not _is_bare(upstream)
+            weights is None and upstream_config is not None and not is_bare(upstream)
         )
         self._upstream_name = upstream
         self._choose_squeeze(squeeze, squeeze_train, seed)
@@ -138,7 +135,7 @@ class OFAFrontend(Adapter, AbsFrontend):
         self.upsample = upsample
         if self.upstream.upsampler is not None:
             self.upstream.upsampler.requires_grad_(upsample)
-        self.time_mask = _check_time_mask(time_mask)
+        self.time_mask = TimeMask.parse(time_mask)
         self.freeze = freeze
         self.freeze_updates = freeze_updates
         self.register_buffer("updates", torch.zeros(1))  # a float: see LamPolicy
@@ -288,7 +285,7 @@ class OFAFrontend(Adapter, AbsFrontend):
             return self._frames
         frames, n_frames = self.upstream.extract(wave, lengths)
         if self.in_training and self.time_mask is not None and not self.alone:
-            frames = self._mask_time(frames, n_frames)
+            frames = self.time_mask(frames, n_frames)
         if in_training_step(self):
             self._updates += 1
             self.updates.fill_(self._updates)  # type: ignore[operator]
@@ -314,88 +311,9 @@ class OFAFrontend(Adapter, AbsFrontend):
         assert self._frames is not None and self._spread is not None
         return self._spread, self._frames[1]
 
-    def _mask_time(self, frames: Tensor, lengths: Tensor) -> Tensor:
-        """Zero (the mean, after the layer norm) random spans of each utterance."""
-        assert self.time_mask is not None
-        shape = (len(frames), self.time_mask["num"], 1)
-        widest = self.time_mask["max_ms"] / self.frame_ms
-        width = torch.rand(shape, device=frames.device) * widest
-        room = (lengths[:, None, None] - width).clamp(min=0)
-        start = torch.rand(shape, device=frames.device) * room
-        middle = torch.arange(frames.shape[1], device=frames.device) + 0.5
-        masked = ((middle >= start) & (middle < start + width)).any(1)  # (B, S)
-        # An utterance shorter than its mask keeps its frames.
-        masked &= ((~masked) & valid_mask(lengths, frames.shape[1])).any(1)[:, None]
-        return frames.masked_fill(masked[..., None], 0.0)
-
     def _load_from_state_dict(self, state_dict, prefix, *args, **kwargs) -> None:
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
         if initialising():  # the count is of this training's steps, not of another's
             self.updates.zero_()  # type: ignore[operator]
         self._updates = int(self.updates.item())  # type: ignore[operator]
         self._awaiting_weights = False
-
-
-def _check_time_mask(conf: dict | None) -> dict | None:
-    if conf is not None and (
-        set(conf) != {"num", "max_ms"} or conf["num"] < 1 or conf["max_ms"] <= 0
-    ):
-        raise ValueError(
-            f"time_mask must be {{num: spans, max_ms: longest span}}; got {conf}"
-        )
-    return conf
-
-
-def _is_bare(upstream: str | dict) -> bool:
-    """True where ``upstream`` is only a config, for random weights."""
-    return isinstance(upstream, dict) or upstream.endswith((".yaml", ".yml"))
-
-
-def _find_upstream(
-    upstream: str | dict, recorded: dict | None
-) -> tuple[UpstreamConfig, Path | None]:
-    """Config of the upstream, and the directory of its weights if they are wanted.
-
-    A config that was recorded at training time describes the checkpoint. Then weights
-    are looked for only to train on (not when ESPnet loads a checkpoint right after),
-    and they may be gone.
-    """
-    if isinstance(upstream, dict):
-        return UpstreamConfig.from_dict(upstream), None
-    if recorded is not None and loading_checkpoint():
-        return UpstreamConfig.from_dict(recorded), None
-    bare = _is_bare(upstream)
-    try:
-        directory = None if bare else resolve(upstream)
-        file = Path(upstream) if directory is None else directory / CONFIG_NAME
-        config = UpstreamConfig.from_yaml(file)
-    except OSError as e:  # missing, or a hub that cannot be reached
-        if recorded is None:
-            raise
-        if not bare:
-            logger.warning(
-                f"frontend: ofa: upstream {upstream} is not available ({e}); its "
-                "weights must come from a checkpoint"
-            )
-        return UpstreamConfig.from_dict(recorded), None
-    if recorded is None:
-        _record(config)
-    elif config != UpstreamConfig.from_dict(recorded):
-        raise ValueError(
-            f"{file} is not what upstream_config recorded: the upstream has changed. "
-            "Remove upstream_config to train on the new one"
-        )
-    return config, directory
-
-
-def _record(config: UpstreamConfig) -> None:
-    """Write the upstream's config into the ``config.yaml`` that ESPnet will dump."""
-    args = building_args()
-    conf = getattr(args, "frontend_conf", None)
-    if isinstance(conf, dict) and "upstream" in conf:
-        conf["upstream_config"] = config.to_dict()
-    else:
-        logger.warning(
-            "frontend: ofa: built outside ESPnet's build_model, so no config records "
-            "the shape of the upstream; give it as a mapping to be self-contained"
-        )

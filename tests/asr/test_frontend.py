@@ -120,7 +120,7 @@ def test_time_mask_is_in_ms_and_only_in_training(upstream_conf, wave):
     lengths = frontend.upstream.frame_lengths(wave[1])
     blanked = 0
     for _ in range(20):
-        masked = frontend._mask_time(plain, lengths)
+        masked = frontend.time_mask(plain, lengths)
         gone = (masked == 0).all(-1)
         assert gone.sum(1).max() <= 2 * (100 / 20 + 1)
         torch.testing.assert_close(masked[~gone], plain[~gone])
@@ -133,7 +133,7 @@ def test_time_mask_is_in_ms_and_only_in_training(upstream_conf, wave):
 def test_masks_are_within_each_utterance(upstream_conf):
     frontend = OFAFrontend(upstream_conf, lam=0.0, time_mask={"num": 1, "max_ms": 100})
     frames, lengths = torch.ones(2, 200, 16), torch.tensor([200, 10])
-    masked = torch.stack([frontend._mask_time(frames, lengths) for _ in range(60)])
+    masked = torch.stack([frontend.time_mask(frames, lengths) for _ in range(60)])
     gone = (masked == 0).all(-1)  # (60, 2, 200)
     assert not gone[:, 1, 10:].any()
     # In most draws something of both is masked, wherever it is.
@@ -144,7 +144,7 @@ def test_masks_are_within_each_utterance(upstream_conf):
 def test_a_mask_longer_than_the_utterance_is_dropped(upstream_conf):
     frontend = OFAFrontend(upstream_conf, lam=0.0, time_mask={"num": 1, "max_ms": 2000})
     frames, lengths = torch.ones(2, 200, 16), torch.tensor([200, 10])
-    masked = torch.stack([frontend._mask_time(frames, lengths) for _ in range(60)])
+    masked = torch.stack([frontend.time_mask(frames, lengths) for _ in range(60)])
     left = (masked != 0).all(-1)
     short = left[:, 1, :10].sum(1)  # in each draw
     assert short.min() > 0 and (short == 10).sum() > 40
@@ -157,7 +157,7 @@ def test_mask_never_takes_the_whole_utterance(upstream_conf):
         torch.randn(1, 3000), torch.tensor([3000])
     )
     for _ in range(20):
-        assert frontend._mask_time(frames, lengths).abs().sum() > 0
+        assert frontend.time_mask(frames, lengths).abs().sum() > 0
 
 
 def test_unset_lambda_is_an_error_never_a_draw(upstream_conf, wave):
