@@ -16,13 +16,12 @@ from espnet_ofa.asr.building import (
     refuse_checkpoint,
 )
 from espnet_ofa.asr.guard import cap_lam
+from espnet_ofa.asr.init_keeper import InitKeeper
 from espnet_ofa.asr.package import check_package
-from espnet_ofa.asr.stem import ConvStem, NoStem
 from espnet_ofa.subsampling import (
     Compressor,
     CompressorOutput,
     LamPolicy,
-    build_compressor,
 )
 from espnet_ofa.subsampling.compressor import CIFCompressor
 from espnet_ofa.subsampling.guidance import cardinality_loss
@@ -30,31 +29,6 @@ from espnet_ofa.subsampling.lengths import valid_mask
 from espnet_ofa.subsampling.training import in_training_step
 
 Step = Callable[[], tuple[Tensor, dict[str, Any], Tensor]]  # loss, statistics, weight
-
-
-class InitKeeper(nn.Module):
-    """Brings parameters back after ESPnet's ``init:`` overwrote them.
-
-    ``initialize`` rewrites every parameter of a model (biases become zero, loaded
-    weights noise) and then calls ``espnet_initialization_fn`` of each module in
-    registration order. So this child, registered last, has the last word.
-
-    Args:
-        *modules: whose parameters to keep.
-    """
-
-    def __init__(self, *modules: nn.Module) -> None:
-        super().__init__()
-        self._kept = [(p, p.detach().clone()) for m in modules for p in m.parameters()]
-
-    def espnet_initialization_fn(self) -> None:
-        """Called by ``espnet2.torch_utils.initialize``."""
-        for parameter, value in self._kept:
-            parameter.data.copy_(value)
-
-    def release(self) -> None:
-        """Free the copies once training or decoding has begun."""
-        self._kept = []
 
 
 class Adapter(nn.Module):
@@ -330,48 +304,3 @@ def only_adapter(*parts: nn.Module | None) -> Adapter:
             f"{len(ours)}. Use model: espnet where there is none"
         )
     return ours[0]
-
-
-def build_front(
-    input_size: int,
-    frame_ms: float,
-    stem: int,
-    stem_dim: int,
-    compressor: str,
-    compressor_conf: dict | None,
-    target_period_ms: float,
-) -> tuple[ConvStem | NoStem, Compressor, int, float]:
-    """Stem and compressor of a preencoder or encoder.
-
-    Args:
-        input_size: width of the frames.
-        frame_ms: their period in ms.
-        stem: stride of the stem, 0 for none.
-        stem_dim: width of its output.
-        compressor: see :func:`build_compressor`.
-        compressor_conf: its arguments; ``target_rate`` follows from the periods.
-        target_period_ms: frame period at lambda 1 that alpha starts from.
-
-    Returns:
-        Stem, compressor, width of the units, and the target rate in units per frame.
-
-    Raises:
-        ValueError: periods that contradict each other.
-    """
-    step_ms = frame_ms * max(stem, 1)
-    if not 0 < step_ms < target_period_ms:
-        raise ValueError(
-            f"target_period_ms ({target_period_ms:g}) must exceed the {step_ms:g} ms "
-            f"between the compressor's frames (frame_ms {frame_ms:g}, stem {stem})"
-        )
-    width = stem_dim if stem else input_size
-    conf = dict(compressor_conf or {})
-    rate = step_ms / target_period_ms
-    if compressor == "cif":
-        rate = conf.setdefault("target_rate", rate)
-    return (
-        ConvStem(input_size, stem_dim, stem) if stem else NoStem(),
-        build_compressor(compressor, width, **conf),
-        width,
-        rate,
-    )

@@ -9,13 +9,14 @@ from espnet2.asr.encoder.abs_encoder import AbsEncoder
 from espnet2.asr.encoder.rnn_encoder import RNNEncoder
 from torch import Tensor
 
-from espnet_ofa.asr.adapter import Adapter, build_front
+from espnet_ofa.asr.adapter import Adapter
 from espnet_ofa.asr.building import (
     check_neighbours,
     find_frame_ms,
     subsampling_of,
     training_seed,
 )
+from espnet_ofa.asr.stem import build_front
 from espnet_ofa.subsampling import LamPolicy
 from espnet_ofa.subsampling.rate import LamTrain
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from espnet2.asr.preencoder.abs_preencoder import AbsPreEncoder
 from torch import Tensor
 
-from espnet_ofa.asr.adapter import Adapter, build_front
+from espnet_ofa.asr.adapter import Adapter
 from espnet_ofa.asr.building import check_neighbours, find_frame_ms, training_seed
+from espnet_ofa.asr.stem import build_front
 from espnet_ofa.subsampling import LamPolicy
 from espnet_ofa.subsampling.rate import LamTrain
 

@@ -1,10 +1,11 @@
-"""A light convolutional stem for log-mel frames."""
+"""What may stand in front of a compressor: a light stem for log-mel frames."""
 
 from __future__ import annotations
 
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from espnet_ofa.subsampling import Compressor, build_compressor
 from espnet_ofa.subsampling.lengths import subsampled_lengths, zero_padding
 
 _STRIDES = {1: (1, 1), 2: (1, 2), 4: (2, 2)}
@@ -48,3 +49,48 @@ class NoStem(nn.Module):
     def forward(self, x: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """(B, S, D), (B,) -> the same."""
         return x, lengths
+
+
+def build_front(
+    input_size: int,
+    frame_ms: float,
+    stem: int,
+    stem_dim: int,
+    compressor: str,
+    compressor_conf: dict | None,
+    target_period_ms: float,
+) -> tuple[ConvStem | NoStem, Compressor, int, float]:
+    """Stem and compressor of a preencoder or encoder.
+
+    Args:
+        input_size: width of the frames.
+        frame_ms: their period in ms.
+        stem: stride of the stem, 0 for none.
+        stem_dim: width of its output.
+        compressor: see :func:`build_compressor`.
+        compressor_conf: its arguments; ``target_rate`` follows from the periods.
+        target_period_ms: frame period at lambda 1 that alpha starts from.
+
+    Returns:
+        Stem, compressor, width of the units, and the target rate in units per frame.
+
+    Raises:
+        ValueError: periods that contradict each other.
+    """
+    step_ms = frame_ms * max(stem, 1)
+    if not 0 < step_ms < target_period_ms:
+        raise ValueError(
+            f"target_period_ms ({target_period_ms:g}) must exceed the {step_ms:g} ms "
+            f"between the compressor's frames (frame_ms {frame_ms:g}, stem {stem})"
+        )
+    width = stem_dim if stem else input_size
+    conf = dict(compressor_conf or {})
+    rate = step_ms / target_period_ms
+    if compressor == "cif":
+        rate = conf.setdefault("target_rate", rate)
+    return (
+        ConvStem(input_size, stem_dim, stem) if stem else NoStem(),
+        build_compressor(compressor, width, **conf),
+        width,
+        rate,
+    )
