@@ -31,7 +31,7 @@ from espnet_ofa.data.parallel import run_jobs
 from espnet_ofa.data.table import DataError
 from espnet_ofa.plugin import register
 from espnet_ofa.pretrain.ctc_alignment import ctc_path, label_starts
-from espnet_ofa.subsampling.rate import fix_lam
+from espnet_ofa.subsampling.policy import fix_lam
 from espnet_ofa.upstream.audio import read_wave
 from espnet_ofa.upstream.checkpoint import check_fit
 from espnet_ofa.upstream.extractor import SAMPLE_RATE

@@ -22,7 +22,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from espnet_ofa.cif import expand
 from espnet_ofa.subsampling.lengths import subsampled_lengths, zero_padding
-from espnet_ofa.subsampling.rate import LamPolicy
+from espnet_ofa.subsampling.policy import LamPolicy
 from espnet_ofa.upstream.checkpoint import from_pretrained
 from espnet_ofa.upstream.extractor import HOP
 

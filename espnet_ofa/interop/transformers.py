@@ -23,12 +23,8 @@ from transformers.utils.generic import ModelOutput
 
 from espnet_ofa.hub import pull
 from espnet_ofa.subsampling.choice import set_squeeze
-from espnet_ofa.subsampling.rate import (
-    FRAME_MS,
-    Lam,
-    LamPolicy,
-    LamTrain,
-)
+from espnet_ofa.subsampling.policy import LamPolicy
+from espnet_ofa.subsampling.rate import FRAME_MS, Lam, LamTrain
 from espnet_ofa.upstream.checkpoint import (
     CONFIG_NAME,
     WEIGHTS_NAME,

@@ -25,7 +25,8 @@ from torch import Tensor, nn
 from espnet_ofa.files import write_text
 from espnet_ofa.report.environment import cpu_name
 from espnet_ofa.subsampling.compressor import CIFCompressor
-from espnet_ofa.subsampling.rate import Lam, fix_lam, lam_to_period_ms
+from espnet_ofa.subsampling.policy import fix_lam
+from espnet_ofa.subsampling.rate import Lam, lam_to_period_ms
 from espnet_ofa.upstream.extractor import SAMPLE_RATE, frame_lengths
 from espnet_ofa.upstream.model import OFAUpstream
 

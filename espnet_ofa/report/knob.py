@@ -12,7 +12,7 @@ from espnet_ofa.subsampling.choice import (
     set_squeeze,
     squeeze_policies,
 )
-from espnet_ofa.subsampling.rate import fix_lam, lam_policies
+from espnet_ofa.subsampling.policy import fix_lam, lam_policies
 
 OWN = "own"
 

@@ -11,14 +11,12 @@ from espnet_ofa.subsampling.compressor import (
     CompressorOutput,
     build_compressor,
 )
+from espnet_ofa.subsampling.policy import LamPolicy, LamUnsetError, fix_lam
 from espnet_ofa.subsampling.predictor import AlphaPredictor
 from espnet_ofa.subsampling.rate import (
-    LamPolicy,
     LamSampler,
-    LamUnsetError,
     LearnableLam,
     compress_weights,
-    fix_lam,
     lam_to_period_ms,
     period_ms_to_lam,
 )

@@ -19,7 +19,8 @@ from espnet_ofa.pretrain.model import MaskedPredictionModel
 from espnet_ofa.pretrain.segments import check_boundaries
 from espnet_ofa.pretrain.targets import check_targets
 from espnet_ofa.pretrain.teacher import Teacher, load_configured
-from espnet_ofa.subsampling.rate import FRAME_MS, LamPolicy
+from espnet_ofa.subsampling.policy import LamPolicy
+from espnet_ofa.subsampling.rate import FRAME_MS
 from espnet_ofa.tasks.audio import AudioTask
 from espnet_ofa.tasks.trainer import FiniteTrainer
 from espnet_ofa.upstream.checkpoint import load_upstream, upstream_state

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from espnet_ofa.files import write_file
 from espnet_ofa.hub import pull
-from espnet_ofa.subsampling.rate import LamPolicy
+from espnet_ofa.subsampling.policy import LamPolicy
 from espnet_ofa.upstream.config import UpstreamConfig
 from espnet_ofa.upstream.model import OFAUpstream
 

@@ -19,7 +19,8 @@ from espnet_ofa.subsampling.compressor import (
     CompressorOutput,
     build_compressor,
 )
-from espnet_ofa.subsampling.rate import FRAME_MS, Lam, LamPolicy, LamRule
+from espnet_ofa.subsampling.policy import LamPolicy
+from espnet_ofa.subsampling.rate import FRAME_MS, Lam, LamRule
 from espnet_ofa.subsampling.squeeze import SqueezeCompressor
 from espnet_ofa.upstream.attention import Chunked, Padded
 from espnet_ofa.upstream.buckets import Bucketed

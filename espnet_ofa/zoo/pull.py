@@ -30,7 +30,7 @@ from espnet_ofa.checksums import CHECKSUMS_NAME, is_inside, read_checksums
 from espnet_ofa.files import no_room
 from espnet_ofa.hub import pull
 from espnet_ofa.plugin import register
-from espnet_ofa.subsampling.rate import fix_lam
+from espnet_ofa.subsampling.policy import fix_lam
 from espnet_ofa.upstream.checkpoint import WEIGHTS_NAME, check_fit
 from espnet_ofa.upstream.importers.source import read_weights
 from espnet_ofa.zoo.kinds import ASR, CLS, Kind

@@ -16,7 +16,7 @@ from transformers import AutoConfig, AutoFeatureExtractor, AutoModel  # noqa: E4
 from espnet_ofa import OFAUpstream, set_lam  # noqa: E402
 from espnet_ofa.checksums import write_checksums  # noqa: E402
 from espnet_ofa.interop.transformers import OFAConfig, OFAModel  # noqa: E402
-from espnet_ofa.subsampling.rate import LamUnsetError  # noqa: E402
+from espnet_ofa.subsampling import LamUnsetError  # noqa: E402
 from espnet_ofa.upstream import UpstreamConfig  # noqa: E402
 from espnet_ofa.zoo.pack import pack_upstream  # noqa: E402
 

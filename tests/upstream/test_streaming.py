@@ -15,7 +15,8 @@ from espnet_ofa.pretrain.model import MaskedPredictionModel
 from espnet_ofa.subsampling.base import CompressorOutput
 from espnet_ofa.subsampling.chunks import Chunk, chunks_of_units
 from espnet_ofa.subsampling.compressor import CIFCompressor
-from espnet_ofa.subsampling.rate import LamPolicy, LamUnsetError, compress_weights
+from espnet_ofa.subsampling.policy import LamPolicy, LamUnsetError
+from espnet_ofa.subsampling.rate import compress_weights
 from espnet_ofa.upstream import OFAUpstream, UpstreamConfig
 from espnet_ofa.upstream.streaming import StreamingUpstream
 

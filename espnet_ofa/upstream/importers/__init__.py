@@ -6,7 +6,7 @@ import logging
 from pathlib import Path
 
 from espnet_ofa.hub import pull
-from espnet_ofa.subsampling.rate import LamPolicy
+from espnet_ofa.subsampling.policy import LamPolicy
 from espnet_ofa.upstream import checkpoint
 from espnet_ofa.upstream.config import UpstreamConfig
 from espnet_ofa.upstream.importers import huggingface
