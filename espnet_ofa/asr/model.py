@@ -103,11 +103,11 @@ class OFAASRModel(ESPnetASRModel):
         needed = needed_units(text, text_lengths)
 
         def passes() -> tuple[Tensor, dict[str, Any], Tensor]:
+            self._encoder_lengths = None
             found = sandwich(adapter, lambda: forward(*batch, **kwargs))
             if self.ctc is not None and self._encoder_lengths is not None:
                 short = self._encoder_lengths.to(needed.device) < needed
                 found[1]["infeasible"] = short.float().mean()
-            self._encoder_lengths = None
             return found
 
         with self._unscored():

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import dis
 import functools
-import traceback
+import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -14,24 +15,33 @@ def one_line(main: Callable[..., None]) -> Callable[..., None]:
     """A ``main`` that says what is wrong in one line, with exit status 1.
 
     Only as a program: called with arguments, from Python, it raises. What is neither
-    the system's error nor raised by us is a fault of the code, and keeps its traceback.
+    the system's error nor raised by a statement of ours is a fault of the code, and
+    keeps its traceback.
     """
 
     @functools.wraps(main)
     def program(cmd: Sequence[str] | None = None) -> None:
         try:
             main(cmd)
-        except (ImportError, OSError, ValueError) as error:
+        except (ImportError, OSError, RuntimeError, ValueError) as error:
             if cmd is not None or not (isinstance(error, OSError) or _ours(error)):
                 raise
+            logging.debug("where it was found:", exc_info=True)
             raise SystemExit(f"Error: {_message(error)}") from error
 
     return program
 
 
 def _ours(error: BaseException) -> bool:
-    *_, (frame, _) = traceback.walk_tb(error.__traceback__)
-    return Path(frame.f_code.co_filename).is_relative_to(_PACKAGE)
+    """Whether a ``raise`` in this package made it, not something that it called."""
+    if error.__traceback__ is None:
+        return False
+    last = error.__traceback__
+    while last.tb_next is not None:
+        last = last.tb_next
+    code = last.tb_frame.f_code
+    raised = code.co_code[last.tb_lasti] == dis.opmap["RAISE_VARARGS"]
+    return raised and Path(code.co_filename).is_relative_to(_PACKAGE)
 
 
 def _message(error: Exception) -> str:

@@ -30,13 +30,16 @@ def read_table(path: str | Path) -> dict[str, str]:
     """Reads a table; the value is the rest of the line, stripped, maybe empty.
 
     Raises:
-        DataError: an empty line, a repeated key, or keys out of order.
+        DataError: an empty line, a repeated key, keys out of order, or not UTF-8.
         FileNotFoundError: no such file.
     """
     table: dict[str, str] = {}
     problems: list[str] = []
     previous = ""
-    text = Path(path).read_text(encoding="utf-8").removesuffix("\n")
+    try:
+        text = Path(path).read_text(encoding="utf-8").removesuffix("\n")
+    except UnicodeDecodeError as error:
+        raise DataError(path, [f"expected UTF-8 text: {error}"]) from error
     # not splitlines(): a form feed or U+2028 inside a transcript is no line end
     for number, line in enumerate(text.split("\n") if text else [], 1):
         key, value = (*line.split(maxsplit=1), "", "")[:2]

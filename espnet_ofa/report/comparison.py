@@ -77,8 +77,13 @@ def read_task(
     path = Path(report, "report.json")
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file; espnet_ofa.bin.report makes it")
-    found = json.loads(path.read_text(encoding="utf-8"))
-    rows = found["rows"]
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        rows = found["rows"]
+    except (ValueError, TypeError, KeyError) as error:
+        raise ValueError(
+            f"{path}: expected what espnet_ofa.bin.report writes, found something else"
+        ) from error
     kept = [row for row in rows if row["test_set"] == test_set]
     if not kept:
         known = sorted({row["test_set"] for row in rows})

@@ -96,13 +96,13 @@ def is_finished(
         keys: file that lists the utterances.
         inputs: files that results depend on.
     """
-    marker = folder / STATS_NAME
-    if not marker.is_file():
+    marker, text = folder / STATS_NAME, folder / "text"
+    if not (marker.is_file() and text.is_file()):
         return False
     before = load_stats(folder)
     if (before.setup, before.model_sha256) != (setup, model_sha256):
         return False
-    if read_text(folder / "text").keys() != read_text(keys).keys():
+    if read_text(text).keys() != read_text(keys).keys():
         return False
     made = marker.stat().st_mtime
     return all(path.stat().st_mtime <= made for path in map(Path, inputs))

@@ -25,7 +25,7 @@ def count_samples(path: str | Path, sample_rate: int = SAMPLE_RATE) -> int:
         raise ValueError(
             f"{path}: expected {sample_rate / 1000:g} kHz mono, found "
             f"{info.samplerate} Hz, {info.channels} channels, {info.frames} samples; "
-            "format the audio first (a stage of each recipe)"
+            "resample it, or format the audio (a stage of each recipe)"
         )
     return info.frames
 
@@ -59,8 +59,8 @@ def check_table(scp: str | Path, sample_rate: int = SAMPLE_RATE) -> None:
     rate = _read_header(path[0]).samplerate
     if rate != sample_rate:
         raise ValueError(
-            f"{path[0]}: expected {sample_rate / 1000:g} kHz, found {rate} Hz; format "
-            "the audio first (a stage of each recipe)"
+            f"{path[0]}: expected {sample_rate / 1000:g} kHz, found {rate} Hz; "
+            "resample it, or format the audio (a stage of each recipe)"
         )
 
 

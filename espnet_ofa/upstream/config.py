@@ -102,10 +102,13 @@ class UpstreamConfig:
         """Read ``config.yaml``.
 
         Raises:
-            ValueError: the file does not hold a mapping.
+            ValueError: the file is not YAML or holds no mapping.
         """
         with open(path, encoding="utf-8") as f:
-            values = yaml.safe_load(f)
+            try:
+                values = yaml.safe_load(f)
+            except yaml.YAMLError as error:
+                raise ValueError(f"{path}: expected YAML: {error}") from error
         if not isinstance(values, dict):
             raise ValueError(
                 f"{path}: expected a mapping of upstream options, found "

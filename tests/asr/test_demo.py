@@ -11,6 +11,8 @@ import soundfile
 
 from espnet_ofa.bin.demo import main
 from espnet_ofa.bin.errors import one_line
+from espnet_ofa.data.parallel import run_jobs
+from espnet_ofa.upstream.audio import read_wave
 
 
 @pytest.fixture
@@ -80,6 +82,35 @@ def test_one_line_is_of_errors_that_explain():
         end(FileNotFoundError(2, "No such file or directory", "a.yaml"))
     with pytest.raises(ValueError, match="not ours"):  # with its traceback
         end(ValueError("not ours"))
+
+
+@pytest.mark.parametrize(
+    ("code", "explained"),
+    [
+        ("raise ValueError('what to do')", True),
+        ("raise RuntimeError('lambda is not set')", True),
+        ("a, b = (1,)", False),
+        ("int('')", False),
+        ("from espnet_ofa.report import nothing_like_that", False),
+        ("raise KeyError('a bug')", False),
+    ],
+)
+def test_faults_of_the_code_keep_their_traceback(code, explained):
+    ours = Path(one_line.__code__.co_filename).with_name("a_program.py")
+    names = {}
+    exec(compile(f"def run(cmd):\n    {code}", str(ours), "exec"), names)
+    with pytest.raises(SystemExit if explained else Exception) as found:
+        one_line(names["run"])()
+    assert isinstance(found.value, SystemExit) == explained
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_what_workers_find_is_explained(jobs, tmp_path):
+    files = [tmp_path / name for name in ("a.wav", "b.wav")]
+    for file in files:
+        file.write_text("no audio")
+    with pytest.raises(SystemExit, match="a.wav: not readable as audio"):
+        one_line(lambda cmd: run_jobs(read_wave, files, nj=jobs))()
 
 
 def test_nothing_to_draw_is_said(upstream_dir, wav):

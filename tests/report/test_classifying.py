@@ -111,6 +111,7 @@ def test_seconds_are_of_what_was_classified(classifier, data, clock, monkeypatch
         ({"newer": "model.pth"}, [0.0, 1.0]),
         ({"newer": "data/wav.scp"}, [0.0, 1.0]),
         ({"lost": "lam1/test/stats.json"}, [1.0]),
+        ({"lost": "lam1/test/text"}, [1.0]),
         ({"weights": 0.5}, [0.0, 1.0]),
         ({"utterances": 3}, [0.0, 1.0]),
     ],
