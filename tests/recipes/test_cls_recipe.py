@@ -233,7 +233,10 @@ def test_a_new_class_in_the_test_set_is_an_error(finished):
     ("options", "message"),
     [
         ([], "--upstream is required"),
-        (["--upstream", "."], ". holds no config.yaml: --upstream takes the folder"),
+        (
+            ["--upstream", "."],
+            "--upstream: . holds no config.yaml; expected the folder",
+        ),
         (["--upstream", "no/such/folder"], "--upstream: no/such/folder: no such file"),
         (["--upstream", "u/v", "--cls_config", "no.yaml"], "no.yaml: no such config"),
         (["--upstream", "u/v", "--fixed_lams", "own"], "--fixed_lams is lambdas from"),

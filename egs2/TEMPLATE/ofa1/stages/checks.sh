@@ -39,7 +39,7 @@ check_words() { # OPTION PATTERN WHAT: each matches
 
 check_lams() { # OPTION [WORD|WORD]: numbers, or one of these words
     check_words "$1" "[01]?\.[0-9]+|[01]\.?|2(\.0*)?${2:+|$2}" \
-        "lambdas from 0 to 2${2:+ or ${2//|/ or }}"
+        "lambdas from 0 to 2 as decimal numbers${2:+, or ${2//|/ or }}"
 }
 
 check_squeezes() { # OPTION
@@ -63,7 +63,15 @@ skip() { # OPTION STAGE...: leave these out where the option is true
     fi
 }
 
-check_configs() { # OPTION STAGE...
+check_config() { # OPTION STAGE...
+    local name=$1
+    shift
+    if will_run "$@" && [ ! -f "${!name}" ]; then
+        usage_error "--${name}: ${!name}: no such configuration"
+    fi
+}
+
+check_configs() { # OPTION STAGE...: several, with spaces between them
     local name=$1 file
     shift
     will_run "$@" || return 0
@@ -78,5 +86,13 @@ check_upstream_name() { # OPTION STAGE...: a file, a folder or, by its form, a h
     will_run "$@" || return 0
     if [ -n "${!name}" ] && [ ! -e "${!name}" ] && [[ ! ${!name} =~ ^${id}/${id}(@.+)?$ ]]; then
         usage_error "--${name}: ${!name}: no such file or folder, and not a hub id (USER/NAME)"
+    fi
+}
+
+check_own_upstream() { # OPTION STAGE...: the same, of ours
+    check_upstream_name "$@"
+    if will_run "${@:2}" && [ -d "${!1}" ] && [ ! -f "${!1}/config.yaml" ]; then
+        usage_error "--$1: ${!1} holds no config.yaml; expected the folder of an upstream," \
+            "such as stage 8 of ofa.sh writes"
     fi
 }

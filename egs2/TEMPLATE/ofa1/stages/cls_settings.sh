@@ -14,14 +14,10 @@ skip "${skip_data_prep}" 1 2 3
 skip "${skip_train}" 4 5
 skip "${skip_eval}" 6
 skip "${skip_packing}" 7
-check_upstream_name upstream 4 5
+check_own_upstream upstream 4 5
 if will_run 4 5; then
     [ -n "${upstream}" ] || usage_error "--upstream is required: a pre-trained upstream," \
         "folder or hub id (ofa.sh makes them)"
-    if [ -d "${upstream}" ] && [ ! -f "${upstream}/config.yaml" ]; then
-        usage_error "${upstream} holds no config.yaml: --upstream takes the folder of an" \
-            "upstream, such as stage 8 of ofa.sh writes"
-    fi
     if ! python3 -c 'import importlib.util as u, sys; sys.exit(not u.find_spec("torcheval"))'; then
         die "ESPnet's classification models need torcheval: pip install torcheval"
     fi
@@ -57,7 +53,7 @@ fixed_exp() { # LAMBDA
 }
 
 # --- what a late stage would else find out after hours
-check_configs cls_config 4 5
+check_config cls_config 4 5
 check_configs adaptive_configs 5
 if will_run 5 6; then
     check_lams fixed_lams

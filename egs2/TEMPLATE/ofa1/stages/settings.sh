@@ -120,10 +120,10 @@ if [ "${ssl_teacher_cache}" = true ]; then
 else
     check_upstream_name ssl_teacher 8
 fi
-check_configs ssl_config 8
-check_upstream_name pretrained_upstream 9 10 11 12
-check_configs asr_config 9 10
-check_configs s2s_config 11
+check_config ssl_config 8
+check_own_upstream pretrained_upstream 9 10 11 12
+check_config asr_config 9 10
+check_config s2s_config 11
 check_configs adaptive_configs 12
 check_configs s2s_adaptive_configs 12
 if will_run 13; then
@@ -131,10 +131,14 @@ if will_run 13; then
     check_lams inference_lams "own|auto"
     check_lams s2s_inference_lams "own|auto"
     check_squeezes inference_squeezes
+    if [[ " ${inference_lams} ${s2s_inference_lams} " == *" auto "* ]] \
+        && [[ ${inference_args} != *--max_* ]]; then
+        usage_error "lambda auto needs --inference_args with --max_rtf or --max_macs_per_second"
+    fi
 fi
-check_configs inference_config 13
+check_config inference_config 13
 if will_run 11 || [ -f "${s2s_exp}/.done" ]; then
-    check_configs s2s_inference_config 13
+    check_config s2s_inference_config 13
 fi
 if will_run 14; then
     check_choice pack_onnx auto true false
