@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import re
 from pathlib import Path
 
@@ -56,6 +57,24 @@ def test_a_program_ends_in_one_line(upstream_dir, monkeypatch):
         main()
     with pytest.raises(FileNotFoundError):  # from Python
         main(argv[1:])
+
+
+@pytest.mark.parametrize(
+    ("program", "options", "said"),
+    [
+        ("compare", "--out a --tasks A=no/where:test", "no/where/report.json: no such"),
+        ("export_onnx", "--upstream no/such/thing --out a.onnx", "no/such/thing"),
+        (
+            "ssl_export",
+            "--train_config a.yaml --model_file a.pth --data_dir d --output_dir e",
+            "a.yaml: No such file",
+        ),
+    ],
+)
+def test_other_programs_do(program, options, said, monkeypatch):
+    monkeypatch.setattr("sys.argv", [program, *options.split()])
+    with pytest.raises(SystemExit, match=f"^Error: .*{said}"):
+        importlib.import_module(f"espnet_ofa.bin.{program}").main()
 
 
 def test_every_program_does():
