@@ -1,4 +1,4 @@
-"""What may stand in front of a compressor: a light stem for log-mel frames."""
+"""Stem and compressor of a preencoder or encoder."""
 
 from __future__ import annotations
 

@@ -53,10 +53,7 @@ def run_jobs(
         # chunks: large enough to amortise the queue, small enough to share evenly
         chunk = max(1, min(32, len(items) // (4 * nj)))
         with ProcessPoolExecutor(nj) as pool:
-            try:
-                for result in pool.map(function, items, chunksize=chunk):
-                    results.append(result)
-                    progress.update()
-            except ValueError as error:  # of the data: as if it were raised here
-                raise error.with_traceback(None) from error.__cause__
+            for result in pool.map(function, items, chunksize=chunk):
+                results.append(result)
+                progress.update()
     return results

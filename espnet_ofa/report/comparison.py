@@ -80,11 +80,11 @@ def read_task(
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
         rows = found["rows"]
+        kept = [row for row in rows if row["test_set"] == test_set]
     except (ValueError, TypeError, KeyError) as error:
         raise ValueError(
             f"{path}: expected what espnet_ofa.bin.report writes, found something else"
         ) from error
-    kept = [row for row in rows if row["test_set"] == test_set]
     if not kept:
         known = sorted({row["test_set"] for row in rows})
         raise ValueError(f"{path}: nothing of test set {test_set!r}; it has {known}")

@@ -4,7 +4,7 @@
 between mix the two, and values in (1, 2) make units longer than segments
 (Chen, Meng, Lee, "Once-for-All Sequence Compression", ICASSP 2023).
 
-Which of them runs now, :mod:`espnet_ofa.subsampling.policy` says.
+Which lambda is used now, :mod:`espnet_ofa.subsampling.policy` says.
 """
 
 from __future__ import annotations

@@ -107,8 +107,9 @@ class UpstreamConfig:
         with open(path, encoding="utf-8") as f:
             try:
                 values = yaml.safe_load(f)
-            except yaml.YAMLError as error:
-                raise ValueError(f"{path}: expected YAML: {error}") from error
+            except (yaml.YAMLError, UnicodeDecodeError) as error:
+                why = " ".join(str(error).split())
+                raise ValueError(f"{path}: expected YAML: {why}") from error
         if not isinstance(values, dict):
             raise ValueError(
                 f"{path}: expected a mapping of upstream options, found "

@@ -112,6 +112,9 @@ def test_one_line_is_of_errors_that_explain():
         ("int('')", False),
         ("from espnet_ofa.report import nothing_like_that", False),
         ("raise KeyError('a bug')", False),
+        ("raise NotImplementedError", False),
+        ("import a_package_that_is_not_there", True),
+        ("import espnet_ofa.nothing_like_that", False),
     ],
 )
 def test_faults_of_the_code_keep_their_traceback(code, explained):
@@ -130,6 +133,8 @@ def test_what_workers_find_is_explained(jobs, tmp_path):
         file.write_text("no audio")
     with pytest.raises(SystemExit, match="a.wav: not readable as audio"):
         one_line(lambda cmd: run_jobs(read_wave, files, nj=jobs))()
+    with pytest.raises(ValueError, match="invalid literal"):  # a fault of the code
+        one_line(lambda cmd: run_jobs(int, ["one", "two"], nj=jobs))()
 
 
 def test_nothing_to_draw_is_said(upstream_dir, wav):

@@ -131,8 +131,8 @@ if will_run 13; then
     check_lams inference_lams "own|auto"
     check_lams s2s_inference_lams "own|auto"
     check_squeezes inference_squeezes
-    if [[ " ${inference_lams} ${s2s_inference_lams} " == *" auto "* ]] \
-        && [[ ${inference_args} != *--max_* ]]; then
+    if [[ " ${inference_lams} " == *" auto "* && ${inference_args} != *--max_* ]] \
+        && ! grep -qs '^max_' "${inference_config}"; then
         usage_error "lambda auto needs --inference_args with --max_rtf or --max_macs_per_second"
     fi
 fi
