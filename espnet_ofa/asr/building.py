@@ -58,13 +58,14 @@ def building_args() -> Namespace | None:
     return args if isinstance(args, Namespace) else None
 
 
-def training_seed() -> int:
-    """``--seed`` of the training that the running ``build_model`` is for; 0 elsewhere.
+def find_seed(seed: int | None) -> int:
+    """Seed of an adapter's draws.
 
-    Seeds of a comparison then differ in what is drawn, too, and a training's ``--seed``
-    is the only one there is.
+    What the config says or, where it says nothing, ``--seed`` of the training that the
+    running ``build_model`` is for, so that seeds of a comparison differ in what is
+    drawn, too; 0 elsewhere.
     """
-    return int(getattr(building_args(), "seed", 0))
+    return int(getattr(building_args(), "seed", 0)) if seed is None else seed
 
 
 def parts_built() -> list | None:

@@ -13,8 +13,8 @@ from espnet_ofa.asr.adapter import Adapter
 from espnet_ofa.asr.building import (
     check_neighbours,
     find_frame_ms,
+    find_seed,
     subsampling_of,
-    training_seed,
 )
 from espnet_ofa.asr.stem import build_front
 from espnet_ofa.subsampling import LamPolicy
@@ -122,7 +122,7 @@ class OFAEncoder(Adapter, AbsEncoder):
             target_period_ms,
         )
         self.inner = _build_inner(encoder, width, dict(encoder_conf or {}))
-        seed = training_seed() if seed is None else seed
+        seed = find_seed(seed)
         self.policy = LamPolicy(lam, lam_train, lam_conf, seed, mean_alpha=rate)
         self._setup(
             self.compressor,

@@ -10,9 +10,9 @@ from espnet_ofa.asr.adapter import Adapter
 from espnet_ofa.asr.building import (
     building_args,
     check_neighbours,
+    find_seed,
     initialising,
     loading_checkpoint,
-    training_seed,
 )
 from espnet_ofa.asr.pretrained import find_upstream, is_bare
 from espnet_ofa.asr.time_mask import TimeMask
@@ -111,7 +111,7 @@ class OFAFrontend(Adapter, AbsFrontend):
         if freeze and guidance:
             raise ValueError("guidance trains alpha, which freeze: true forbids")
         check_neighbours(self.role, lam)
-        seed = training_seed() if seed is None else seed
+        seed = find_seed(seed)
         config, weights = find_upstream(upstream, upstream_config)
         policy = LamPolicy(
             lam, lam_train, lam_conf, seed, mean_alpha=config.target_rate

@@ -6,7 +6,7 @@ from espnet2.asr.preencoder.abs_preencoder import AbsPreEncoder
 from torch import Tensor
 
 from espnet_ofa.asr.adapter import Adapter
-from espnet_ofa.asr.building import check_neighbours, find_frame_ms, training_seed
+from espnet_ofa.asr.building import check_neighbours, find_frame_ms, find_seed
 from espnet_ofa.asr.stem import build_front
 from espnet_ofa.subsampling import LamPolicy
 from espnet_ofa.subsampling.rate import LamTrain
@@ -69,7 +69,7 @@ class OFAPreEncoder(Adapter, AbsPreEncoder):
             compressor_conf,
             target_period_ms,
         )
-        seed = training_seed() if seed is None else seed
+        seed = find_seed(seed)
         self.policy = LamPolicy(lam, lam_train, lam_conf, seed, mean_alpha=rate)
         self._setup(
             self.compressor,

@@ -252,9 +252,9 @@ def decode_grid(args: argparse.Namespace) -> None:
     for point, facts in turn(decoder.model, lams, squeezes, resolve):
         for test_set in test_sets:
             folder = Path(args.output_dir, point, test_set.name)
-            inputs = filter(None, [*models, test_set.index, test_set.reference])
+            inputs = [*filter(None, [*models, test_set.index, test_set.reference])]
             keys = Path(args.key_file or test_set.index)
-            if is_finished(folder, setup, model_sha256, keys, [*inputs]):
+            if is_finished(folder, setup, model_sha256, keys, inputs):
                 logging.info("%s is there; remove it to decode again", folder)
                 continue
             reference = None if test_set.reference is None else str(test_set.reference)
