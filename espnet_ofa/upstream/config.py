@@ -10,6 +10,9 @@ import yaml
 
 from espnet_ofa.subsampling.rate import DEFAULT_MEAN_ALPHA
 
+# What YAML may hold where a field is annotated so: a number needs no decimal point.
+_MAY_HOLD = {"float": "float | int"}
+
 
 @dataclass
 class UpstreamConfig:
@@ -77,15 +80,24 @@ class UpstreamConfig:
         """Build from a mapping.
 
         Raises:
-            ValueError: a key that no upstream has, by name.
+            ValueError: a key that no upstream has, or a value of another kind, by name.
         """
-        known = {f.name for f in dataclasses.fields(cls)}
-        unknown = sorted(set(values) - known)
+        known = {f.name: str(f.type) for f in dataclasses.fields(cls)}
+        unknown = sorted(set(values) - set(known))
         if unknown:
             raise ValueError(
                 f"unknown keys in upstream config: {', '.join(unknown)}; known are "
                 f"{', '.join(sorted(known))}"
             )
+        for name, value in values.items():
+            found = type(value).__name__
+            expected = _MAY_HOLD.get(known[name], known[name])
+            kinds = [kind.split("[")[0] for kind in expected.split(" | ")]
+            if found not in kinds:
+                raise ValueError(
+                    f"{name} in upstream config: expected {expected}, found {found} "
+                    f"({value!r})"
+                )
         return cls(**values)
 
     @property
@@ -102,7 +114,7 @@ class UpstreamConfig:
         """Read ``config.yaml``.
 
         Raises:
-            ValueError: the file is not YAML or holds no mapping.
+            ValueError: the file is not YAML, or not of an upstream.
         """
         with open(path, encoding="utf-8") as f:
             try:
@@ -115,7 +127,10 @@ class UpstreamConfig:
                 f"{path}: expected a mapping of upstream options, found "
                 f"{type(values).__name__}"
             )
-        return cls.from_dict(values)
+        try:
+            return cls.from_dict(values)
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from error
 
     def to_yaml(self, path: str | Path) -> None:
         """Write ``config.yaml``."""

@@ -278,7 +278,7 @@ def test_units_alone_leave_the_upsampler_out(stochastic_conf, wave):
 
 def test_a_learned_lambda_needs_one_squeeze(stochastic_conf):
     conf = {**stochastic_conf, "compressor": "cif", "compressor_conf": {}}
-    conf = {**conf, "query_pool": [1, 2], "key_pool": [1, 2], "upsampler": {}}
+    conf = {**conf, "query_pool": [1, 2], "key_pool": [1, 2], "upsampler": False}
     with pytest.raises(ValueError, match="needs one squeeze: remove squeeze_train"):
         OFAFrontend(conf, lam="adaptive", squeeze=[1, 2, 1], squeeze_train="uniform")
 

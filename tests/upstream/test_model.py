@@ -206,6 +206,29 @@ def test_unknown_config_keys_are_named():
         UpstreamConfig.from_dict({"layer_count": 3})
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "expected"),
+    [
+        ("dim", "x", "int"),
+        ("dim", 2.5, "int"),
+        ("upsampler", 1, "bool"),
+        ("dropout", "1e-1", "float | int"),
+        ("merge", None, "dict"),
+        ("query_pool", "2", r"int | list\[int\]"),
+    ],
+)
+def test_a_config_of_another_kind_is_named(tmp_path, name, value, expected):
+    path = tmp_path / "config.yaml"
+    path.write_text(yaml.safe_dump({name: value}))
+    wanted = expected.replace("|", r"\|")
+    with pytest.raises(ValueError, match=f"config.yaml: {name} .* expected {wanted},"):
+        UpstreamConfig.from_yaml(path)
+
+
+def test_a_whole_number_is_a_float_too():
+    assert UpstreamConfig.from_dict({"dropout": 0, "query_pool": [1, 2]}).dropout == 0
+
+
 @pytest.mark.parametrize(("factor", "frames"), [(4, 12), (4, 10), (2, 5), (1, 3)])
 def test_the_frames_of_a_unit_are_its_first_slots(factor, frames):
     upsampler, units = Upsampler(8, slots=4), torch.randn(2, 3, 8)
