@@ -10,6 +10,7 @@ import tarfile
 import tempfile
 import urllib.error
 import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
 
 from tqdm import tqdm
@@ -111,14 +112,16 @@ def unpack(archive: Path, into: Path) -> None:
     ``into/LibriSpeech/dev-clean``, so that a killed run leaves no half corpus.
 
     Raises:
-        FetchError: not a tar archive.
+        FetchError: not a tar archive, or one with links or with paths that lead out.
     """
     into.mkdir(parents=True, exist_ok=True)
     print(f"unpacking {archive}", file=sys.stderr)
     with tempfile.TemporaryDirectory(dir=into, prefix=".unpack") as work:
         try:
             with tarfile.open(archive) as tar:
-                tar.extractall(work, filter="data")
+                # Pythons before 3.11.4 have no filters; there _plain alone must do.
+                tar.extraction_filter = getattr(tarfile, "data_filter", None)
+                tar.extractall(work, _plain(tar, work))
         except (tarfile.TarError, EOFError, OSError) as error:
             raise FetchError(
                 f"{archive}: cannot be unpacked ({error}): remove it and run again"
@@ -130,3 +133,18 @@ def unpack(archive: Path, into: Path) -> None:
                 if place.is_dir():
                     shutil.rmtree(place)
                 os.replace(item, place)
+
+
+def _plain(tar: tarfile.TarFile, folder: str) -> Iterator[tarfile.TarInfo]:
+    """The members: files and folders within ``folder``, as corpora have no others.
+
+    Raises:
+        TarError: another kind of member, or another place.
+    """
+    root = Path(folder).resolve()
+    for member in tar:
+        if not (member.isfile() or member.isdir()):
+            raise tarfile.TarError(f"{member.name} is neither a file nor a folder")
+        if not (root / member.name).resolve().is_relative_to(root):
+            raise tarfile.TarError(f"{member.name} would lie outside")
+        yield member

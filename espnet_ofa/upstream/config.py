@@ -5,13 +5,24 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import UnionType
+from typing import Any, get_args, get_origin, get_type_hints
 
 import yaml
 
 from espnet_ofa.subsampling.rate import DEFAULT_MEAN_ALPHA
 
-# What YAML may hold where a field is annotated so: a number needs no decimal point.
-_MAY_HOLD = {"float": "float | int"}
+
+def _is_of(kind: Any, value: object) -> bool:
+    """Whether a value out of YAML or JSON is of a field's type."""
+    if isinstance(kind, UnionType):
+        return any(_is_of(one, value) for one in get_args(kind))
+    if get_origin(kind) is list:
+        (of,) = get_args(kind)
+        return isinstance(value, list | tuple) and all(_is_of(of, v) for v in value)
+    if isinstance(value, bool):  # an int to Python
+        return kind is bool
+    return isinstance(value, (int, float) if kind is float else kind)
 
 
 @dataclass
@@ -82,21 +93,20 @@ class UpstreamConfig:
         Raises:
             ValueError: a key that no upstream has, or a value of another kind, by name.
         """
-        known = {f.name: str(f.type) for f in dataclasses.fields(cls)}
-        unknown = sorted(set(values) - set(known))
+        kinds = get_type_hints(cls)
+        unknown = sorted(str(name) for name in set(values) - set(kinds))
         if unknown:
             raise ValueError(
                 f"unknown keys in upstream config: {', '.join(unknown)}; known are "
-                f"{', '.join(sorted(known))}"
+                f"{', '.join(sorted(kinds))}"
             )
         for name, value in values.items():
-            found = type(value).__name__
-            expected = _MAY_HOLD.get(known[name], known[name])
-            kinds = [kind.split("[")[0] for kind in expected.split(" | ")]
-            if found not in kinds:
+            if not _is_of(kinds[name], value):
+                kind = kinds[name]
+                expected = kind.__name__ if isinstance(kind, type) else kind
+                found = "nothing" if value is None else f"{value!r}"
                 raise ValueError(
-                    f"{name} in upstream config: expected {expected}, found {found} "
-                    f"({value!r})"
+                    f"{name} in upstream config: expected {expected}, found {found}"
                 )
         return cls(**values)
 

@@ -147,6 +147,19 @@ def test_damaged_or_hostile_archives_leave_nothing(tmp_path):
     assert not (tmp_path / "escaped").exists()
 
 
+@pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.FIFOTYPE])
+def test_an_archive_of_a_corpus_has_files_and_folders_only(tmp_path, kind):
+    archive, into = tmp_path / "x.tar", tmp_path / "a"
+    with tarfile.open(archive, "w") as tar:
+        for name, type_ in (("x", tarfile.DIRTYPE), ("x/y", kind)):
+            info = tarfile.TarInfo(name)
+            info.type, info.linkname = type_, "../../outside"
+            tar.addfile(info)
+    with pytest.raises(FetchError, match="x/y is neither a file nor a folder"):
+        unpack(archive, into)
+    assert list(into.iterdir()) == []
+
+
 def run(*options: str) -> int:
     return download.main(["--corpus", *options])
 

@@ -1,5 +1,7 @@
 """The upstream: laws of lengths, lambda and checkpoints."""
 
+import re
+
 import pytest
 import torch
 import yaml
@@ -203,30 +205,34 @@ def test_broken_files_are_named(tmp_path):
 
 def test_unknown_config_keys_are_named():
     with pytest.raises(ValueError, match="layer_count"):
-        UpstreamConfig.from_dict({"layer_count": 3})
+        UpstreamConfig.from_dict({"layer_count": 3, 1: 2})
 
 
 @pytest.mark.parametrize(
-    ("name", "value", "expected"),
+    ("name", "value", "message"),
     [
-        ("dim", "x", "int"),
-        ("dim", 2.5, "int"),
-        ("upsampler", 1, "bool"),
-        ("dropout", "1e-1", "float | int"),
-        ("merge", None, "dict"),
-        ("query_pool", "2", r"int | list\[int\]"),
+        ("dim", "x", "expected int, found 'x'"),
+        ("dim", 2.5, "expected int, found 2.5"),
+        ("dim", True, "expected int, found True"),
+        ("upsampler", 1, "expected bool, found 1"),
+        ("dropout", "1e-1", "expected float, found '1e-1'"),
+        ("merge", None, "expected dict, found nothing"),
+        ("query_pool", "2", "expected int | list[int], found '2'"),
+        ("query_pool", ["a"], "expected int | list[int], found ['a']"),
+        ("condition", [1], "expected list[str], found [1]"),
     ],
 )
-def test_a_config_of_another_kind_is_named(tmp_path, name, value, expected):
+def test_a_config_of_another_kind_is_named(tmp_path, name, value, message):
     path = tmp_path / "config.yaml"
     path.write_text(yaml.safe_dump({name: value}))
-    wanted = expected.replace("|", r"\|")
-    with pytest.raises(ValueError, match=f"config.yaml: {name} .* expected {wanted},"):
+    message = f"config.yaml: {name} in upstream config: {message}"
+    with pytest.raises(ValueError, match=re.escape(message)):
         UpstreamConfig.from_yaml(path)
 
 
 def test_a_whole_number_is_a_float_too():
-    assert UpstreamConfig.from_dict({"dropout": 0, "query_pool": [1, 2]}).dropout == 0
+    conf = {"dropout": 0, "query_pool": [1, 2], "condition": ("lam",)}
+    assert UpstreamConfig.from_dict(conf).dropout == 0
 
 
 @pytest.mark.parametrize(("factor", "frames"), [(4, 12), (4, 10), (2, 5), (1, 3)])
