@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Spoken phrases synthesised on the spot: about two hours of training audio, no download.
-# Made for two CPU cores and less than an hour; a GPU is used where there is one.
+# Made for two CPU cores and about an hour; a GPU is used where there is one.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 

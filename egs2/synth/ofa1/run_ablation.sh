@@ -2,7 +2,7 @@
 # Does pre-training help? CTC fine-tuning from the pre-trained upstream against the same
 # network from random weights: same data and steps, three seeds, the learning rate chosen
 # for each by the validation loss of seed 0; then random weights again with more epochs
-# than the time of pre-training would buy. A sixth of the epochs of run.sh, so that it fits
+# than the time of pre-training would buy. A tenth of the epochs of run.sh, so that it fits
 # into an hour or two; needs stages 1 to 9 of run.sh. report/ is written again by
 # stage 13 of run.sh.
 #   ./run_ablation.sh [--asr_args ARGS] [--expdir DIR] [OPTION...]
