@@ -80,7 +80,7 @@ class OFAConfig(PretrainedConfig):
         **kwargs: Any,
     ) -> None:
         given = {name: kwargs.pop(name) for name in _SHAPE if name in kwargs}
-        for name, value in UpstreamConfig(**given).to_dict().items():
+        for name, value in UpstreamConfig.from_dict(given).to_dict().items():
             setattr(self, name, value)
         self.lam = lam
         self.lam_train = lam_train
@@ -89,7 +89,8 @@ class OFAConfig(PretrainedConfig):
 
     def upstream_config(self) -> UpstreamConfig:
         """The shape alone."""
-        return UpstreamConfig(**{name: getattr(self, name) for name in _SHAPE})
+        shape = {name: getattr(self, name) for name in _SHAPE}
+        return UpstreamConfig.from_dict(shape)
 
     def save_pretrained(self, save_directory: str | Path, *args, **kwargs) -> None:
         """As transformers does, and so that :class:`OFAUpstream` loads it too."""
