@@ -157,10 +157,13 @@ def _lam(point: Point, digits: str) -> str:
 
 
 def _compare(curve: Curve | None, rival: Point, lengths: Sequence[int]) -> str:
-    """A model at a rival's period, the difference, and how sure that is."""
+    """A model at a rival's period, beside it."""
     point = None if curve is None else point_at(curve, rival.period_ms)
-    if point is None:
-        return "-"
+    return "-" if point is None else _beside(point, rival, lengths)
+
+
+def _beside(point: Point, rival: Point, lengths: Sequence[int]) -> str:
+    """Error, the difference to the rival's, and where 95 % of that lie."""
     pairs = zip(point.errors, rival.errors, strict=True)
     low, high = difference_interval([a - b for a, b in pairs], lengths)
     return f"{point.wer:.1f} ({point.wer - rival.wer:+.1f}, {low:+.1f} to {high:+.1f})"
@@ -199,12 +202,13 @@ def learned_table(tasks: Sequence[Task], models: Sequence[str]) -> str:
         for curve in task.curves:
             for point in curve.adaptive:
                 line = [f"{task.name}, {task.metric} (%)", curve.system]
-                line += [_lam(point, ".3f"), f"{point.period_ms:.1f}", _text(point)]
+                line += [_lam(point, ".3f"), f"{point.period_ms:.1f}"]
                 if grid:
                     best = min(grid, key=lambda p: p.wer)
+                    line.append(_beside(point, best, task.lengths))
                     line += [_lam(best, ".3g"), f"{best.period_ms:.1f}", _text(best)]
                 else:
-                    line += ["-", "-", "-"]
+                    line += [_text(point), "-", "-", "-"]
                 body.append(line)
     header = ["task", "system", "learned lambda", "ms", "error"]
     header += ["best lambda of the grid", "ms", "error"]
@@ -268,7 +272,8 @@ def write_comparison(
     picture = plot_tasks(tasks, Path(out, "comparison.png"))
     about = (
         "In brackets: the difference to the system of one frame period (of a model "
-        "between its measured points, linear), and where 95 % of it lie when the "
+        "between its measured points, linear), or of a learned lambda to the best "
+        "point of the grid, and where 95 % of it lie when the "
         "utterances of the test set are drawn again, with replacement (Bisani and Ney, "
         "2004). That says nothing of other seeds. The best lambda of a grid is "
         "the best on the test set itself, which flatters it beside a learned one."

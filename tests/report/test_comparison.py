@@ -115,7 +115,7 @@ def test_tables_and_figure(asr, words, tmp_path, capsys):
     ]
     (learned,) = [line for line in lines(text, "ASR") if len(line) == 8]
     assert learned[1:] == [
-        *("learned", "0.460", "31.0", "10.5"),
+        *("learned", "0.460", "31.0", "10.5 (-0.5, -0.5 to -0.5)"),
         *("0", "20.0", "11.0 (10.0 to 12.0)"),
     ]
     (word,) = lines(text, "keywords, error")
@@ -135,10 +135,10 @@ def test_a_model_may_be_several_systems_and_one_of_a_fixed_rate(asr, tmp_path, c
     assert [line[1] for line in rivals] == ["mean2", "mean5", "cif"]
     assert rivals[0][5] == "14.0 (-1.0, -1.0 to -1.0)"  # between the points of ofa_at
     (learned,) = [line for line in lines(text, "ASR") if len(line) == 8]
-    assert learned[5:] == ["0", "20.0", "9.0"]
+    assert learned[4:] == ["10.5 (+1.5, +1.5 to +1.5)", "0", "20.0", "9.0"]
     compare.main([*options, "--models", "none"])  # which has no lambda
     (learned,) = lines(capsys.readouterr().out, "ASR, WER (%) | learned")
-    assert learned[5:] == ["-", "20.0", "12.5"]
+    assert learned[4:] == ["10.5 (-2.0, -2.0 to -2.0)", "-", "20.0", "12.5"]
 
 
 def test_errors_are_named(asr, tmp_path):
